@@ -1,0 +1,125 @@
+//! `/api/v1/status` and `/api/v1/rules`.
+
+use super::{Api, now};
+use crate::detect::{Detector, Season};
+use crate::rules::{Rule, RuleSet};
+use crate::wire::Version;
+use serde_json::{Value, json};
+
+/// The state of everything, without secrets.
+pub fn status(api: &Api) -> Value {
+    let stats = api.engine.stats();
+    let memory: serde_json::Map<String, Value> =
+        stats.bytes.iter().map(|(part, bytes)| (part.to_string(), json!(bytes))).collect();
+    let metrics = api.receiver.metrics();
+    let elected: Vec<Value> = api
+        .receiver
+        .ha()
+        .elected()
+        .into_iter()
+        .map(|(cluster, replica, heard)| {
+            json!({"cluster": cluster, "replica": replica, "last_heard": heard.0 as f64 / 1e3})
+        })
+        .collect();
+    json!({
+        "version": api.version,
+        "ready": api.is_ready(),
+        "started": api.started.0 as f64 / 1e3,
+        "uptime_seconds": now().since(api.started) as f64 / 1e3,
+        "rules": {"generation": stats.generation, "count": api.engine.rules().rules.len()},
+        "series": {
+            "kept": stats.series,
+            "warming_signals": stats.warming,
+            "scored_signals": stats.scored,
+            "stale_signals": stats.stale,
+        },
+        "sequence": stats.sequence,
+        "memory_bytes": memory,
+        "receiver": {
+            "samples_received": metrics.received.load(std::sync::atomic::Ordering::Relaxed),
+            "handled": metrics.handled(),
+            "in_flight_bytes": api.receiver.admission().working.in_use(),
+            "ha": elected,
+        },
+        "targets": targets(api),
+        "notes": api.control.notes(),
+    })
+}
+
+fn targets(api: &Api) -> Vec<Value> {
+    let counts = |counts: &[(&'static str, u64)]| -> serde_json::Map<String, Value> {
+        counts.iter().map(|(name, n)| (name.to_string(), json!(n))).collect()
+    };
+    api.emitter
+        .snapshot()
+        .into_iter()
+        .map(|target| {
+            json!({
+                "target": target.target,
+                "state": if target.down { "down" } else { "up" },
+                "protocol": match target.protocol { Version::V1 => "1.0", Version::V2 => "2.0" },
+                "accepted": target.accepted,
+                "pending": target.pending_samples,
+                "oldest_pending_seconds": target.oldest_pending.as_secs_f64(),
+                "rejected": counts(&target.rejected),
+                "dropped": counts(&target.dropped),
+                "retries": target.retries,
+            })
+        })
+        .collect()
+}
+
+/// The rules in force.
+pub fn rules(rules: &RuleSet) -> Value {
+    json!({
+        "rules": rules.rules.iter().map(|r| rule(r)).collect::<Vec<_>>(),
+        "ha": {
+            "cluster_label": rules.identity.cluster_label,
+            "replica_label": rules.identity.replica_label,
+        },
+        "partition_by": rules.identity.partition_by,
+        "forget_after": rules.forget_after.to_string(),
+        "max_series": rules.limits.max_series,
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    let transforms: Vec<String> = match rule.transforms.is_empty() {
+        true => vec!["auto".to_string()],
+        false => rule.transforms.iter().map(|t| t.to_string()).collect(),
+    };
+    let emit: Vec<&str> = [
+        ("score", rule.emit.score),
+        ("flag", rule.emit.flag),
+        ("bands", rule.emit.bands),
+        ("detectors", rule.emit.detectors),
+    ]
+    .into_iter()
+    .filter_map(|(name, on)| on.then_some(name))
+    .collect();
+    let detectors: Vec<&str> =
+        Detector::ALL.into_iter().filter(|d| rule.params.detectors.has(*d)).map(Detector::name).collect();
+    json!({
+        "name": rule.name,
+        "match": rule.selectors.iter().map(|s| s.to_string()).collect::<Vec<_>>(),
+        "as": transforms,
+        "detectors": detectors,
+        "emit": emit,
+        "emit_when": format!("{:?}", rule.emit_when).to_lowercase(),
+        "labels": rule.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "false_alarms": format!("1 per {}", rule.read.budget),
+        "direction": format!("{:?}", rule.read.direction).to_lowercase(),
+        "min_change": {"absolute": rule.read.min_change.absolute, "relative": rule.read.min_change.relative},
+        "quiet": rule.read.quiet.map(|quiet| quiet.to_string()),
+        "min_samples": rule.params.min_samples,
+        "season": match rule.params.season {
+            Season::None => vec!["none"],
+            Season::Auto => vec!["auto"],
+            Season::Fixed { daily, weekly } => {
+                [("24h", daily), ("7d", weekly)].into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
+            }
+        },
+        "accept_shift_after": rule.params.accept_shift_after.to_string(),
+        "silence_after": rule.silence.map(|silence| silence.after.to_string()),
+    })
+}

@@ -1,0 +1,217 @@
+//! The application: build → run → drain.
+//!
+//! Draining goes against the stream: not ready, accept no more, finish what is in flight, then give
+//! the way out the rest of the grace to deliver what is queued.
+
+mod reload;
+#[cfg(test)]
+mod tests;
+
+pub use reload::{Loader, Reloader};
+
+use crate::api::{self, Api, Current, Recent, ServerLimits};
+use crate::config::Config;
+use crate::emit::{EmitError, Emitter, Undelivered};
+use crate::engine::{Engine, OutputSink};
+use crate::ingest::{IngestError, Receiver, ReceiverLimits};
+use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
+use crate::time::Millis;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Anomalies that `/api/v1/anomalies` remembers.
+const RECENT: usize = 1_000;
+/// Signals that `/metrics/anomalies` shows at most.
+const CURRENT: usize = 100_000;
+/// How often what fell silent is looked for in partitions that receive nothing.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// Why the application cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The way in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The way out.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+}
+
+/// What is not in the configuration file.
+pub struct Options {
+    /// Worker threads of the engine; 0: records are applied by the receiver's threads.
+    pub lanes: usize,
+    /// Serve `/metrics/anomalies` whatever the file says.
+    pub anomalies_endpoint: bool,
+    /// Time to drain. Default 15 s.
+    pub grace: Duration,
+    /// Bounds on requests; `None`: as the file says.
+    pub receiver: Option<ReceiverLimits>,
+    /// Bounds on connections.
+    pub server: ServerLimits,
+    /// Who else wants to see outputs.
+    pub sinks: Vec<Arc<dyn OutputSink>>,
+    /// Where a reload gets its configuration from; `None`: it is refused.
+    pub loader: Option<Loader>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            lanes: std::thread::available_parallelism().map_or(1, usize::from),
+            anomalies_endpoint: false,
+            grace: Duration::from_secs(15),
+            receiver: None,
+            server: ServerLimits::default(),
+            sinks: Vec::new(),
+            loader: None,
+        }
+    }
+}
+
+/// The application, built and not yet running.
+pub struct App {
+    api: Arc<Api>,
+    reloader: Arc<Reloader>,
+    grace: Duration,
+    server: ServerLimits,
+}
+
+impl App {
+    /// Builds everything; nothing listens and nothing is sent yet.
+    ///
+    /// # Errors
+    /// A target or a thread that cannot be set up.
+    pub fn build(config: Config, options: Options) -> Result<App, AppError> {
+        let started = now();
+        let limits = options.receiver.unwrap_or(ReceiverLimits {
+            compressed: config.receive.max_body_bytes,
+            decompressed: config.receive.max_body_bytes,
+            in_flight: config.receive.max_in_flight_bytes,
+            ..ReceiverLimits::default()
+        });
+        let emitter = Arc::new(Emitter::new(config.remote_write.clone())?);
+        let recent = Arc::new(Recent::new(RECENT));
+        let flags = Arc::new(FlagCounter::default());
+        let current = (options.anomalies_endpoint || config.server.anomalies_endpoint)
+            .then(|| Arc::new(Current::new(CURRENT)));
+        let mut sinks: Vec<Arc<dyn OutputSink>> = vec![emitter.clone(), recent.clone(), flags.clone()];
+        if let Some(current) = &current {
+            sinks.push(current.clone());
+        }
+        sinks.extend(options.sinks);
+        let engine = Arc::new(Engine::new(config.rules.clone(), options.lanes, sinks));
+        let receiver = Arc::new(Receiver::new(engine.clone(), limits)?);
+        let state = Arc::new(ConfigState::default());
+        state.ok.store(true, Ordering::Relaxed);
+        state.loaded.store(started.0, Ordering::Relaxed);
+        let telemetry = Telemetry::new(Sources {
+            engine: engine.clone(),
+            receiver: receiver.clone(),
+            emitter: emitter.clone(),
+            flags,
+            config: state.clone(),
+            version: VERSION,
+        });
+        let reloader = Arc::new(Reloader::new(
+            options.loader,
+            config,
+            engine.clone(),
+            emitter.clone(),
+            state,
+            telemetry,
+        ));
+        let api = Arc::new(Api {
+            engine,
+            receiver,
+            emitter,
+            recent,
+            current,
+            control: reloader.clone(),
+            ready: Arc::new(AtomicBool::new(false)),
+            started,
+            version: VERSION,
+        });
+        Ok(App { api, reloader, grace: options.grace, server: options.server })
+    }
+
+    /// Puts a new configuration in force on demand.
+    pub fn reloader(&self) -> Arc<Reloader> {
+        self.reloader.clone()
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> Arc<Engine> {
+        self.api.engine.clone()
+    }
+
+    /// The newest anomalies.
+    pub fn recent(&self) -> Arc<Recent> {
+        self.api.recent.clone()
+    }
+
+    /// Serves on these listeners until `shutdown` resolves, then drains within the grace. Returns
+    /// what targets were not sent in that time.
+    pub async fn run(
+        self,
+        listeners: Vec<TcpListener>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Vec<Undelivered> {
+        let (stop, stopped) = watch::channel(false);
+        self.api.emitter.start();
+        let sweeper = tokio::spawn(sweep(self.api.engine.clone()));
+        let mut servers = JoinSet::new();
+        for listener in listeners {
+            servers.spawn(api::serve(listener, self.api.clone(), self.server, stopped.clone()));
+        }
+        self.api.ready.store(true, Ordering::Release);
+        tracing::info!(version = VERSION, "ready");
+        shutdown.await;
+
+        let started = Instant::now();
+        let left = || self.grace.saturating_sub(started.elapsed());
+        tracing::info!(grace_seconds = self.grace.as_secs_f64(), "draining");
+        self.api.ready.store(false, Ordering::Release);
+        stop.send_replace(true);
+        let finish = async { while servers.join_next().await.is_some() {} };
+        // Half of the time at most: the way out needs the rest.
+        if tokio::time::timeout(left() / 2, finish).await.is_err() {
+            tracing::warn!("requests were still in flight and are cut off");
+            servers.shutdown().await;
+        }
+        sweeper.abort();
+        let undelivered = self.api.emitter.shutdown(left()).await;
+        for left in &undelivered {
+            tracing::warn!(target_name = left.target, samples = left.samples, "not delivered in time");
+        }
+        tracing::info!("stopped");
+        undelivered
+    }
+}
+
+/// Forgets silent series also where no sample comes any more.
+async fn sweep(engine: Arc<Engine>) {
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        let engine = engine.clone();
+        match tokio::task::spawn_blocking(move || engine.sweep()).await {
+            Ok(0) => {}
+            Ok(series) => tracing::debug!(series, "forgot silent series"),
+            Err(error) => tracing::error!(%error, "the sweep failed; this is a bug"),
+        }
+    }
+}
+
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,115 @@
+//! The whole application in one process.
+
+use super::*;
+use crate::api::Control;
+use crate::config::Config;
+use crate::wire::encode::Encoder;
+use crate::wire::frame::compress_snappy;
+use crate::wire::{MetricKind, Sample, Version};
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+fn config(rule_names: &[&str]) -> Config {
+    let rules: Vec<String> =
+        rule_names.iter().map(|name| format!("{{name: {name}, match: [up], as: value}}")).collect();
+    Config::parse("rules.yaml", &format!("rules: [{}]\n", rules.join(", "))).expect("valid")
+}
+
+/// A loader that gives each of these once.
+fn loader(results: Vec<Result<Config, Vec<String>>>) -> Option<Loader> {
+    let results = Mutex::new(results.into_iter());
+    Some(Box::new(move || results.lock().next().unwrap_or_else(|| Err(vec!["no more".into()]))))
+}
+
+async fn ask(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    let head =
+        format!("{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), body].concat()).await.expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("reads");
+    (answer.get(9..12).and_then(|s| s.parse().ok()).expect("a status"), answer)
+}
+
+fn body() -> Vec<u8> {
+    let mut encoder = Encoder::new(Version::V1);
+    let labels = [("__name__", "up"), ("job", "x")];
+    encoder.series(labels.into_iter(), MetricKind::Gauge, &[Sample { timestamp: now().0, value: 1.0 }]);
+    compress_snappy(&encoder.finish()).expect("compresses")
+}
+
+#[test]
+fn a_bad_reload_changes_nothing_and_a_good_one_everything() {
+    let options = Options {
+        lanes: 0,
+        loader: loader(vec![Err(vec!["first".into(), "second".into()]), Ok(config(&["b", "c"]))]),
+        ..Options::default()
+    };
+    let app = App::build(config(&["a"]), options).expect("builds");
+    let names = || app.engine().rules().rules.iter().map(|r| r.name.clone()).collect::<Vec<_>>();
+    assert_eq!(app.reloader().reload(), Err(vec!["first".into(), "second".into()]));
+    assert_eq!(names(), ["a"]);
+    assert!(app.reloader().metrics().expect("text").contains("oddity_config_last_reload_successful 0"));
+    assert_eq!(app.reloader().reload(), Ok(()));
+    assert_eq!(names(), ["b", "c"]);
+    let text = app.reloader().metrics().expect("text");
+    assert!(
+        text.contains("oddity_config_last_reload_successful 1")
+            && text.contains("oddity_config_reloads_total 2")
+    );
+    assert_eq!(app.engine().stats().generation, 2);
+}
+
+#[test]
+fn without_a_file_there_is_nothing_to_reload() {
+    let app = App::build(config(&["a"]), Options { lanes: 0, ..Options::default() }).expect("builds");
+    assert!(app.reloader().reload().expect_err("refused")[0].contains("no configuration file"));
+}
+
+#[tokio::test]
+async fn it_serves_until_told_to_stop() {
+    let app = App::build(config(&["a"]), Options { lanes: 2, ..Options::default() }).expect("builds");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(app.run(vec![listener], async move { drop(stopped.await) }));
+
+    let write = "POST /api/v1/write";
+    assert_eq!(ask(address, write, &body()).await.0, 204);
+    assert_eq!(ask(address, write, b"\xff").await.0, 400);
+    let (status, metrics) = ask(address, "GET /metrics", b"").await;
+    assert!(status == 200 && metrics.contains("application/openmetrics-text; version=1.0.0"));
+    for line in [
+        "oddity_samples_received_total 1",
+        "oddity_samples_handled_total{reason=\"warming\"} 1",
+        "oddity_samples_handled_total{reason=\"duplicate\"} 0",
+        "oddity_samples_scored_total 0",
+        "oddity_flags_total{rule=\"a\"} 0",
+        "oddity_series{state=\"kept\"} 1",
+        "oddity_requests_total{protocol=\"1.0\",code=\"204\"} 1",
+        "oddity_requests_total{protocol=\"1.0\",code=\"400\"} 1",
+        "oddity_request_duration_seconds_bucket{le=\"+Inf\"} 2",
+        "oddity_request_duration_seconds_count 2",
+        "# TYPE oddity_remote_write_samples counter",
+        "# TYPE oddity_remote_write_pending_samples gauge",
+        "# EOF",
+    ] {
+        assert!(
+            metrics.lines().any(|have| have.strip_suffix(".0").unwrap_or(have) == line),
+            "{line}: {metrics}"
+        );
+    }
+    for name in
+        ["oddity_memory_bytes{part=\"models\"}", "oddity_build_info{version=", "oddity_in_flight_bytes{"]
+    {
+        assert!(metrics.contains(name), "{name}: {metrics}");
+    }
+
+    assert_eq!(ask(address, "GET /-/ready", b"").await.0, 200);
+    drop(stop);
+    assert_eq!(running.await.expect("ends"), []);
+    assert!(TcpStream::connect(address).await.is_err());
+}

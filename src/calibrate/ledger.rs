@@ -1,0 +1,190 @@
+//! A ledger of the series' own recent peaks of evidence.
+//!
+//! Events are counted, not samples: a peak is a running maximum that nothing exceeded for
+//! [`APART`]. The largest [`PEAKS`] and the samples they stand for give the rate at which a healthy
+//! series reaches any evidence; above the least of them the tail is exponential in the evidence
+//! (nats already), its scale a censored mean: the top quarter counts no more than its least member,
+//! so incidents cannot move it much (Epstein & Sobel 1953), shrunk towards a prior. Old peaks leave by halving.
+
+use crate::stats::math::ln;
+use crate::time::Millis;
+
+/// Peaks kept.
+pub const PEAKS: usize = 24;
+/// Time without a greater value that ends a peak, ms.
+const APART: i64 = 3_600_000;
+/// Peaks before the ledger has a say.
+const FEWEST: u16 = 3;
+/// The scale before the peaks have told it, in units of the evidence. Chosen on the development data.
+const PRIOR_SCALE: f64 = 1.6;
+/// Steps a nat in a stored peak.
+const STEPS: f64 = 256.0;
+const HOUR: i64 = 3_600_000;
+/// Ages at which half the early ledger is forgotten: the detectors were still learning then.
+const EARLY: [i64; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
+/// Time the ledger stands for at most.
+const WINDOW: i64 = 240 * HOUR;
+
+/// The peaks, largest first, and what they stand for; 88 bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    peaks: [u16; PEAKS],
+    held: u8,
+    halvings: u8,
+    /// Peaks entered, saturating.
+    entered: u16,
+    candidate: f32,
+    candidate_at: Millis,
+    born: Millis,
+    window_from: Millis,
+    /// Samples the peaks stand for.
+    samples: f64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Ledger {
+            peaks: [0; PEAKS],
+            held: 0,
+            halvings: 0,
+            entered: 0,
+            candidate: 0.0,
+            candidate_at: Millis(0),
+            born: Millis::MIN,
+            window_from: Millis::MIN,
+            samples: 0.0,
+        }
+    }
+}
+
+impl Ledger {
+    /// How much the ledger's word weighs, 0 (young) to 1.
+    pub fn weight(&self) -> f64 {
+        if self.held < 2 {
+            return 0.0;
+        }
+        (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).min(1.0)
+    }
+
+    /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly
+    /// increasing in it, 0 at 0. `prior`: peaks that the prior scale weighs.
+    pub fn nats(&self, evidence: f64, prior: f64) -> f64 {
+        let held = usize::from(self.held);
+        let Some(peaks) = self.peaks.get(..held) else { return 0.0 };
+        let Some(least) = peaks.last() else { return 0.0 };
+        let u = (f64::from(*least) / STEPS).max(1e-3);
+        let at_least = ln((self.samples / held as f64).max(2.0));
+        if evidence <= u {
+            return at_least * evidence / u;
+        }
+        at_least + (evidence - u) / self.scale(peaks, u, prior)
+    }
+
+    /// The least peak held, 0 where there is none.
+    pub fn least(&self) -> f64 {
+        let last = usize::from(self.held).checked_sub(1);
+        last.and_then(|k| self.peaks.get(k)).map_or(0.0, |p| f64::from(*p) / STEPS)
+    }
+
+    fn scale(&self, peaks: &[u16], u: f64, prior: f64) -> f64 {
+        let quarter = peaks.len() / 4;
+        let cap = peaks.get(quarter).copied().unwrap_or(0);
+        let steps: u32 = peaks.iter().map(|p| u32::from(*p.min(&cap))).sum();
+        let sum = f64::from(steps) / STEPS - u * peaks.len() as f64;
+        let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
+        (sum + prior * PRIOR_SCALE) / (free + prior)
+    }
+
+    /// Takes the evidence of one sample.
+    pub fn learn(&mut self, at: Millis, evidence: f64) {
+        if self.born == Millis::MIN {
+            (self.born, self.window_from, self.candidate_at) = (at, at, at);
+        }
+        if at.since(self.candidate_at) >= APART {
+            self.enter();
+            self.candidate = 0.0;
+            self.candidate_at = at;
+        }
+        if evidence as f32 > self.candidate {
+            (self.candidate, self.candidate_at) = (evidence as f32, at);
+        }
+        self.samples += 1.0;
+        let early = EARLY.get(usize::from(self.halvings)).is_some_and(|age| at.since(self.born) >= *age);
+        if early || at.since(self.window_from) >= WINDOW {
+            self.halvings = self.halvings.saturating_add(1);
+            self.window_from = at.plus(-at.since(self.window_from) / 2);
+            self.halve();
+        }
+    }
+
+    fn enter(&mut self) {
+        let peak = (f64::from(self.candidate) * STEPS).min(f64::from(u16::MAX)) as u16;
+        self.entered = self.entered.saturating_add(1);
+        let held = usize::from(self.held);
+        let at = self.peaks.iter().take(held).position(|p| *p < peak).unwrap_or(held);
+        if at < PEAKS {
+            if let Some(tail) = self.peaks.get_mut(at..) {
+                tail.rotate_right(1);
+                if let Some(slot) = tail.first_mut() {
+                    *slot = peak;
+                }
+            }
+            self.held = (self.held + 1).min(PEAKS as u8);
+        }
+    }
+
+    fn halve(&mut self) {
+        let start = usize::from(self.halvings % 2);
+        let mut kept = [0; PEAKS];
+        let mut n = 0u8;
+        for (slot, peak) in
+            kept.iter_mut().zip(self.peaks.iter().take(usize::from(self.held)).skip(start).step_by(2))
+        {
+            *slot = *peak;
+            n += 1;
+        }
+        (self.peaks, self.held, self.samples) = (kept, n, self.samples / 2.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hourly(peaks: &[f64]) -> Ledger {
+        let mut l = Ledger::default();
+        for (k, p) in peaks.iter().enumerate() {
+            l.learn(Millis(k as i64 * HOUR), *p);
+        }
+        l
+    }
+
+    #[test]
+    fn a_cluster_is_one_peak() {
+        let mut l = Ledger::default();
+        for k in 0..100 {
+            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 });
+        }
+        assert_eq!(l.entered, 0);
+        l.learn(Millis(50 * 60_000 + HOUR), 1.0);
+        assert_eq!((l.entered, l.peaks[0]), (1, 9 * 256));
+    }
+
+    #[test]
+    fn tail_by_hand() {
+        // Nine samples, of which eight are entered: 8 7 6 5 4 3 2 1; a rate of 8 in 9.
+        let l = hourly(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0]);
+        assert_eq!(l.held, 8);
+        // The top two count as 6: (5 + 5 + 5 + 4 + 3 + 2 + 1 + 0 + 20 · 1.6) / (5 + 20) = 2.28.
+        assert!((l.nats(11.0, 20.0) - (2f64.ln() + 10.0 / 2.28)).abs() < 1e-9, "{}", l.nats(11.0, 20.0));
+        assert!(l.nats(1e300, 20.0).is_finite() && l.nats(0.0, 20.0) == 0.0);
+    }
+
+    #[test]
+    fn one_huge_peak_hardly_moves_the_tail() {
+        let quiet: Vec<f64> = (0..11).map(|k| 5.0 + f64::from(k % 4)).collect();
+        let mut odd = quiet.clone();
+        odd[7] = 200.0;
+        assert!((hourly(&odd).nats(20.0, 20.0) - hourly(&quiet).nats(20.0, 20.0)).abs() < 4.0);
+    }
+}

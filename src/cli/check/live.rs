@@ -1,0 +1,257 @@
+//! What rules would match on a live Prometheus.
+//!
+//! Series are listed (`/api/v1/series`), not counted by a query: only with their labels is it known
+//! which rule takes a series first.
+
+use crate::detect::Detector;
+use crate::labels::{MatchOp, Matcher, Selector, canonicalise, series_id};
+use crate::rules::{OutputNames, Rule, RuleSet};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::http::{Request, Uri, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
+
+/// Bytes of one answer; about a million series.
+const MAX_ANSWER: usize = 512 << 20;
+const TIMEOUT: Duration = Duration::from_secs(60);
+const LOOK_BACK: Duration = Duration::from_secs(600);
+
+/// What went wrong with Prometheus.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LiveError {
+    #[error("expected a URL such as http://localhost:9090, without user and password")]
+    Url,
+    #[error("no certificates to verify it with: {0}")]
+    Roots(std::io::Error),
+    #[error("cannot be reached: {0}")]
+    Send(String),
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Late,
+    #[error("the answer cannot be read: {0}")]
+    Answer(String),
+    #[error("answered {0}")]
+    Status(String),
+}
+
+/// What one rule matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Series it takes.
+    pub series: u64,
+    /// Series its selectors fit that an earlier rule takes.
+    pub earlier: u64,
+    /// Output series it would write, at most.
+    pub outputs: u64,
+}
+
+/// What all rules matched, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Matched {
+    pub rules: Vec<Count>,
+    /// Outputs of oddity itself.
+    pub own: u64,
+}
+
+type Series = HashMap<String, String>;
+
+#[derive(Deserialize)]
+struct Answer {
+    status: String,
+    #[serde(default)]
+    data: Vec<Series>,
+    #[serde(default)]
+    error: String,
+}
+
+/// Lists the series of each rule and counts them.
+pub(super) async fn count(url: &str, rules: &RuleSet) -> Result<Matched, LiveError> {
+    let base: Uri = url.trim_end_matches('/').parse().map_err(|_| LiveError::Url)?;
+    let plain = base.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    if !plain || base.query().is_some() {
+        return Err(LiveError::Url);
+    }
+    let url = format!("{}/api/v1/series", url.trim_end_matches('/'));
+    match base.scheme_str() {
+        Some("http") => {
+            each(&Client::builder(TokioExecutor::new()).build(HttpConnector::new()), &url, rules).await
+        }
+        Some("https") => {
+            let connector = hyper_rustls::HttpsConnectorBuilder::new()
+                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+                .map_err(LiveError::Roots)?
+                .https_only()
+                .enable_http1()
+                .build();
+            each(&Client::builder(TokioExecutor::new()).build(connector), &url, rules).await
+        }
+        _ => Err(LiveError::Url),
+    }
+}
+
+async fn each<C>(client: &Client<C, Full<Bytes>>, url: &str, rules: &RuleSet) -> Result<Matched, LiveError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let mut matched = Matched::default();
+    for (at, rule) in rules.rules.iter().enumerate() {
+        let fetched = tokio::time::timeout(TIMEOUT, series(client, url, &rule.selectors));
+        let series = fetched.await.map_err(|_| LiveError::Late)??;
+        tally(rules, at, &series, &mut matched);
+    }
+    Ok(matched)
+}
+
+async fn series<C>(
+    client: &Client<C, Full<Bytes>>,
+    url: &str,
+    selectors: &[Selector],
+) -> Result<Vec<Series>, LiveError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut form = format!("start={}&end={}", now.saturating_sub(LOOK_BACK).as_secs(), now.as_secs());
+    for selector in selectors {
+        form += "&match%5B%5D=";
+        form += &percent(&promql(selector));
+    }
+    // POST: a long list of selectors fits no URL.
+    let request = Request::post(url)
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::ACCEPT, "application/json")
+        .body(Full::new(Bytes::from(form)))
+        .map_err(|_| LiveError::Url)?;
+    let answer = client.request(request).await.map_err(|error| LiveError::Send(causes(&error)))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    let body = body.map_err(|error| LiveError::Answer(error.to_string()))?.to_bytes();
+    match serde_json::from_slice::<Answer>(&body) {
+        Ok(answer) if status.is_success() && answer.status == "success" => Ok(answer.data),
+        Ok(answer) => Err(LiveError::Status(format!("{status}: {}", answer.error))),
+        Err(error) if status.is_success() => Err(LiveError::Answer(format!("is it a Prometheus? {error}"))),
+        Err(_) => Err(LiveError::Status(status.to_string())),
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Counts the series that the rule at `at` was asked for.
+fn tally(rules: &RuleSet, at: usize, series: &[Series], matched: &mut Matched) {
+    let Some(rule) = rules.rules.get(at) else { return };
+    let mut count = Count::default();
+    let mut seen = HashSet::new();
+    for labels in series {
+        if is_own(labels) {
+            matched.own += u64::from(rules.rules.iter().take(at).all(|earlier| !fits(earlier, labels)));
+            continue;
+        }
+        let replica = rules.identity.replica_label.as_str();
+        let pairs = labels.iter().filter(|(name, _)| name.as_str() != replica);
+        let mut pairs: Vec<(&str, &str)> =
+            pairs.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        // A set the engine would refuse is scored by no rule.
+        if canonicalise(&mut pairs, rules.limits.labels).is_err() || !seen.insert(series_id(&pairs)) {
+            continue;
+        }
+        match rules.select(|name| crate::labels::value_of(&pairs, name)) {
+            Some(first) if first == at => count.series += 1,
+            Some(_) => count.earlier += 1,
+            // A classic bucket, skipped.
+            None => {}
+        }
+    }
+    count.outputs = count.series * outputs(rule, rules.output_names);
+    matched.rules.push(count);
+}
+
+fn fits(rule: &Rule, labels: &Series) -> bool {
+    rule.selectors.iter().any(|selector| selector.matches(|name| labels.get(name).map(String::as_str)))
+}
+
+/// Output series of one series.
+fn outputs(rule: &Rule, names: OutputNames) -> u64 {
+    let detectors = Detector::ALL.into_iter().filter(|detector| rule.params.detectors.has(*detector)).count();
+    let (emit, oddity) = (rule.emit, names == OutputNames::Oddity);
+    let one = u64::from(emit.score)
+        + u64::from(emit.flag && oddity)
+        + u64::from(emit.bands) * if oddity { 3 } else { 4 }
+        + if emit.detectors && oddity { detectors as u64 } else { 0 };
+    one * rule.transforms.len().max(1) as u64
+}
+
+/// As at the receiver's door.
+fn is_own(labels: &Series) -> bool {
+    let labels: Vec<_> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    crate::engine::own::is_own(&labels)
+}
+
+/// The selector as PromQL. A name that only newer servers take is quoted; others are not.
+fn promql(selector: &Selector) -> String {
+    let one = |matcher: &Matcher| {
+        let op = match matcher.op {
+            MatchOp::Equal => "=",
+            MatchOp::NotEqual => "!=",
+            MatchOp::Regex => "=~",
+            MatchOp::NotRegex => "!~",
+        };
+        let classic = matcher.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        let name = if classic { matcher.name.clone() } else { quoted(&matcher.name) };
+        format!("{name}{op}{}", quoted(&matcher.value))
+    };
+    format!("{{{}}}", selector.matchers.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
+            _ => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
+/// Rules of a text, for tests.
+#[cfg(test)]
+pub(super) fn rules_of(text: &str) -> Result<RuleSet, crate::config::Problems> {
+    RuleSet::parse("r", text).map(|(rules, _)| rules)
+}
+
+#[cfg(test)]
+pub(super) fn counted(rules: &RuleSet, series: &[&[(&str, &str)]]) -> Matched {
+    let series: Vec<Series> = series
+        .iter()
+        .map(|labels| labels.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect())
+        .collect();
+    let mut matched = Matched::default();
+    for (at, rule) in rules.rules.iter().enumerate() {
+        let fitting: Vec<Series> = series.iter().filter(|labels| fits(rule, labels)).cloned().collect();
+        tally(rules, at, &fitting, &mut matched);
+    }
+    matched
+}
+
+#[cfg(test)]
+pub(super) fn form(selector: &Selector) -> (String, String) {
+    let text = promql(selector);
+    let escaped = percent(&text);
+    (text, escaped)
+}

@@ -1,0 +1,184 @@
+//! `oddity serve`: the sidecar.
+
+use super::Usage;
+use crate::api::Control;
+use crate::app::{App, Options, Reloader};
+use crate::config::Config;
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // the names say it
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// How it is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Options of `oddity serve`. Prometheus's names of flags are taken where it has the thing.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The configuration file
+    #[arg(long, alias = "config.file", value_name = "FILE", default_value = "rules.yaml")]
+    pub config: PathBuf,
+    /// Where to listen instead of what the file says; may be repeated
+    #[arg(long = "web.listen-address", alias = "listen", value_name = "ADDRESS")]
+    pub listen: Vec<String>,
+    /// Serve current scores at /metrics/anomalies
+    #[arg(long = "web.enable-anomalies")]
+    pub enable_anomalies: bool,
+    /// TLS and authentication of the web server; not supported yet
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+    /// Threads that score; default: one a core
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// Seconds to finish requests and deliver queued scores at shutdown
+    #[arg(long = "shutdown-grace", value_name = "SECONDS", default_value_t = 15)]
+    pub grace: u64,
+    /// How much is logged
+    #[arg(long = "log.level", value_enum, default_value = "info")]
+    pub log_level: LogLevel,
+    /// How it is logged, on stderr
+    #[arg(long = "log.format", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Runs the command until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A configuration that is not valid, an address that cannot be listened on.
+pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    if args.web_config.is_some() {
+        let text = "--web.config.file is not supported yet: put a reverse proxy with TLS and authentication \
+                    in front, or listen on the loopback address only";
+        return Err(Usage(text.to_string()).into());
+    }
+    if args.workers.is_some_and(|workers| workers > 1024) {
+        return Err(Usage("--workers: expected at most 1024".to_string()).into());
+    }
+    start_log(args.log_level, args.log_format);
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let result = runtime.block_on(serve(args, config));
+    // Nothing of worth is left; a blocking task that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
+    for note in &config.notes {
+        tracing::info!("{note}");
+    }
+    let addresses = match args.listen.is_empty() {
+        true => vec![config.server.listen.to_string()],
+        false => args.listen,
+    };
+    let mut listeners = Vec::new();
+    for address in &addresses {
+        let listener = listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let local = listener.local_addr()?;
+        tracing::info!(address = %local, "listening");
+        if !local.ip().is_loopback() {
+            tracing::warn!(address = %local, "there is no authentication: whoever reaches this address may write and read");
+        }
+        listeners.push(listener);
+    }
+    let defaults = Options::default();
+    let path = args.config;
+    let options = Options {
+        lanes: args.workers.unwrap_or(defaults.lanes),
+        anomalies_endpoint: args.enable_anomalies,
+        grace: Duration::from_secs(args.grace),
+        loader: Some(Box::new(move || {
+            Config::load(&path).map_err(|problems| problems.to_string().lines().map(String::from).collect())
+        })),
+        ..defaults
+    };
+    let app = App::build(config, options)?;
+    // Caught from here on: a signal that came earlier has ended the process.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let hangups = tokio::spawn(reload_on_hangup(app.reloader())?);
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("SIGINT"),
+        }
+    };
+    app.run(listeners, shutdown).await;
+    hangups.abort();
+    Ok(())
+}
+
+fn reload_on_hangup(reloader: Arc<Reloader>) -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            let reloader = reloader.clone();
+            // The outcome is logged where it is found out.
+            if let Err(error) = tokio::task::spawn_blocking(move || reloader.reload().is_ok()).await {
+                tracing::error!(%error, "the reload failed; this is a bug");
+            }
+        }
+    })
+}
+
+/// Listens on an address as Prometheus writes it: `:9898` is every interface.
+async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    match address.strip_prefix(':') {
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Ok(listener) => Ok(listener),
+            // A machine without IPv6.
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                TcpListener::bind(format!("0.0.0.0:{port}")).await
+            }
+            Err(error) => Err(error),
+        },
+        None => TcpListener::bind(address).await,
+    }
+}
+
+fn start_log(level: LogLevel, format: LogFormat) {
+    let level = match level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Error => LevelFilter::ERROR,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(level);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

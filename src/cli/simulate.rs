@@ -1,0 +1,274 @@
+//! `oddity simulate`: a simulated fleet, or the load generator.
+
+use crate::simulate::fault::FaultSpec;
+use crate::simulate::run::Counts;
+use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions};
+use crate::time::{Millis, Span};
+use crate::wire::Version;
+use anyhow::Context;
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+/// Output for people or for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A protocol by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolArg {
+    /// Remote write 1.0.
+    #[value(name = "1.0")]
+    V1,
+    /// Remote write 2.0.
+    #[value(name = "2.0")]
+    V2,
+}
+
+impl From<ProtocolArg> for Version {
+    fn from(arg: ProtocolArg) -> Version {
+        match arg {
+            ProtocolArg::V1 => Version::V1,
+            ProtocolArg::V2 => Version::V2,
+        }
+    }
+}
+
+/// Sends a simulated fleet by remote write.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The receiver.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9898/api/v1/write")]
+    pub remote_write: String,
+    /// Number of series.
+    #[arg(long, default_value_t = 1000)]
+    pub series: usize,
+    /// Scrape interval: timestamps step by it.
+    #[arg(long, default_value = "15s", value_parser = Span::parse)]
+    pub interval: Span,
+    /// Remote-write protocol.
+    #[arg(long, value_enum, default_value = "2.0")]
+    pub protocol: ProtocolArg,
+    /// Faults, comma-separated: kind[:size][@start][+length][=series]; kinds are spike, dip,
+    /// shift, ramp, variance, stall, errors, gone; size in noise widths or a factor.
+    #[arg(long, default_value = "", value_name = "LIST")]
+    pub faults: String,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Simulated time to send; without it, until it is interrupted.
+    #[arg(long, value_parser = Span::parse)]
+    pub duration: Option<Span>,
+    /// Simulated seconds in a real one; 0: as fast as it is accepted. Above 1, the run starts in
+    /// the past so that it ends now (which needs --duration).
+    #[arg(long, default_value_t = 1.0)]
+    pub speed: f64,
+    /// Most samples a second; 0: no limit.
+    #[arg(long, default_value_t = 0.0)]
+    pub rate: f64,
+    /// Connections; each has its own series, so the order of each series holds.
+    #[arg(long, default_value_t = 2)]
+    pub senders: usize,
+    /// Series in a request.
+    #[arg(long, default_value_t = 2000)]
+    pub batch: usize,
+    /// Pods replaced an hour, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    pub churn: f64,
+    /// Series of a request in random order.
+    #[arg(long)]
+    pub shuffle: bool,
+    /// Measure the receiver: rounds as fast as they are accepted, the server's CPU and memory.
+    #[arg(long)]
+    pub bench: bool,
+    /// With --bench: rounds before the measurement (beyond the default min_samples of 60).
+    #[arg(long, default_value_t = 70)]
+    pub warmup: i64,
+    /// With --bench: rounds measured.
+    #[arg(long, default_value_t = 20)]
+    pub rounds: i64,
+    /// With --bench: the server's process; without it its /metrics is asked.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Output format.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+/// Milliseconds since the epoch.
+pub(super) fn now() -> Millis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Millis(since.as_millis() as i64)
+}
+
+/// A bar on stderr, hidden when that is no terminal.
+pub(super) fn progress(length: Option<u64>, template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Options that cannot be used, a receiver that cannot be reached.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let options =
+        FleetOptions { series: args.series, interval: args.interval, seed: args.seed, churn: args.churn };
+    let fleet = Fleet::new(options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    if args.bench { runtime.block_on(load(args, fleet)) } else { runtime.block_on(send(args, fleet)) }
+}
+
+async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(args.speed >= 0.0 && args.rate >= 0.0, "--speed and --rate cannot be negative");
+    let steps = args.duration.map(|duration| (duration.0 / args.interval.0).max(1));
+    let now = fleet.step_at(now());
+    // Time compression must end at the present: a receiver drops what is too far ahead of it.
+    let start = match (args.speed == 1.0, steps) {
+        (true, _) => now,
+        (false, Some(steps)) => now - steps + 1,
+        (false, None) => anyhow::bail!("--speed other than 1 needs --duration"),
+    };
+    for (n, spec) in FaultSpec::parse_list(&args.faults)?.iter().enumerate() {
+        let fault = fleet.plan(spec, n, start)?;
+        if args.format == Format::Text {
+            let labels = fleet.labels(fault.series, fault.start);
+            eprintln!(
+                "{} from {} for {}: {}",
+                fault.kind,
+                clock(fleet.time(fault.start)),
+                Span(fault.steps * args.interval.0),
+                short(&labels)
+            );
+        }
+        fleet.inject(fault);
+    }
+    let (counts, stop) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
+    let run_options = RunOptions {
+        url: args.remote_write,
+        version: args.protocol.into(),
+        start,
+        steps,
+        speed: args.speed,
+        rate: args.rate,
+        senders: args.senders,
+        batch: args.batch,
+        shuffle: args.shuffle,
+        patience: Duration::from_secs(3600),
+    };
+    let bar =
+        progress(steps.map(|steps| steps as u64), "{elapsed_precise} {wide_bar} {pos}/{len} steps {msg}");
+    let task = tokio::spawn(simulate::run(Arc::new(fleet), run_options, counts.clone(), stop.clone()));
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    while !task.is_finished() {
+        tokio::select! {
+            _ = tick.tick() => {
+                bar.set_position(counts.steps.load(Ordering::Relaxed));
+                bar.set_message(format!("{} samples, {} failures",
+                    counts.samples.load(Ordering::Relaxed), counts.failures.load(Ordering::Relaxed)));
+            }
+            _ = &mut interrupt, if !stop.load(Ordering::Relaxed) => stop.store(true, Ordering::Relaxed),
+        }
+    }
+    bar.finish_and_clear();
+    let report = task.await.context("the run ended early")??;
+    match args.format {
+        Format::Json => println!("{}", serde_json::to_string(&report)?),
+        Format::Text => println!(
+            "{} samples in {} requests, {} retries, {} failures, {:.1} s, {:.0} samples/s",
+            report.samples,
+            report.requests,
+            report.retries,
+            report.failures,
+            report.seconds,
+            report.samples_per_second
+        ),
+    }
+    if let Some(failure) = report.first_failure {
+        eprintln!("first failure: {failure}");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
+    let options = BenchOptions {
+        url: args.remote_write,
+        version: args.protocol.into(),
+        last: fleet.step_at(now()),
+        warmup: args.warmup,
+        rounds: args.rounds,
+        senders: args.senders,
+        batch: args.batch,
+        shuffle: args.shuffle,
+        server_pid: args.server_pid,
+    };
+    let bar = progress(Some(0), "{elapsed_precise} {wide_bar} {pos}/{len} rounds");
+    let report = simulate::bench(Arc::new(fleet), options, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })
+    .await?;
+    bar.finish_and_clear();
+    if args.format == Format::Json {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "remote write {}: {} series, {} samples in {} requests, {} retries",
+        report.protocol, report.series, report.samples, report.requests, report.retries
+    );
+    println!("  {:.0} samples/s while sending", report.samples_per_second);
+    println!("  request p50 {:.2} ms, p99 {:.2} ms", report.request_p50_ms, report.request_p99_ms);
+    if let Some(cpu) = report.server_cpu_us_per_sample {
+        println!("  server: {cpu:.3} µs of CPU a sample");
+    }
+    if let (Some(all), Some(each)) = (report.server_resident_bytes, report.server_bytes_per_series) {
+        println!("  server: {:.1} MiB resident, {each:.0} B a series", all / 1_048_576.0);
+    }
+    if let Some(error) = report.usage_error {
+        eprintln!("{error}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A time of day in UTC.
+pub(super) fn clock(at: Millis) -> String {
+    let seconds = at.0.div_euclid(1000).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// A series as people name it: its metric and the labels that tell it apart.
+pub(super) fn short<N: AsRef<str>, V: AsRef<str>>(labels: &[(N, V)]) -> String {
+    let get = |name: &str| labels.iter().find(|(n, _)| n.as_ref() == name).map(|(_, v)| v.as_ref());
+    let told: Vec<String> =
+        ["code", "pod"].into_iter().filter_map(|n| Some(format!("{n}={:?}", get(n)?))).collect();
+    format!("{}{{{}}}", get(crate::labels::NAME).unwrap_or(""), told.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_and_times_are_shown_short() {
+        let labels = [("__name__", "up"), ("job", "x"), ("pod", "a-1")];
+        assert_eq!(short(&labels), "up{pod=\"a-1\"}");
+        assert_eq!(clock(Millis(3_723_000)), "01:02:03");
+    }
+}

@@ -1,0 +1,16 @@
+//! Streaming detectors over one scalar signal, and the model that fuses them.
+//!
+//! A [`Model`] is the fixed-size state of one (series, `as`, parameters) key. It knows no clock:
+//! time is the samples' own timestamps. Every function is total over all `f64`.
+
+mod band;
+pub mod ewma;
+pub mod holt_winters;
+pub mod model;
+pub mod params;
+pub mod rarity;
+pub mod seasonal;
+pub mod zscore;
+
+pub use model::{Band, Model, Verdict};
+pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, ReadOut, Season};

@@ -1,0 +1,123 @@
+//! Holt-Winters: level and damped trend over the signal less its season (additive).
+//!
+//! The gains are per usual interval. Over a gap the forecast runs on along the damped trend and the
+//! level's gain grows as that many samples would make it. (Gardner & McKenzie 1985.)
+
+use crate::stats::math::{bounded, ln, pow, ratio, young};
+use crate::stats::moments::Moments;
+use crate::stats::tail::Tail;
+
+/// Residuals beyond this many scales are pulled in before they teach.
+const CLIP: f64 = 5.0;
+/// Memory of the residual's own mean and variance, in samples.
+const RESIDUAL_GAIN: f64 = 2.0 / 251.0;
+/// Intervals that a gap counts at most.
+const GAP: f64 = 50.0;
+
+/// State of the detector.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HoltWinters {
+    level: f64,
+    trend: f64,
+    residual: Moments,
+    tail: Tail,
+}
+
+/// Gains of the level and trend and the trend's damping, as [`super::ModelParams`] has them.
+#[derive(Clone, Copy, Debug)]
+pub struct Gains {
+    /// Level gain.
+    pub alpha: f64,
+    /// Trend gain.
+    pub beta: f64,
+    /// Damping.
+    pub phi: f64,
+}
+
+impl HoltWinters {
+    /// The expected value `k` usual intervals on, without season.
+    pub fn expected(&self, k: f64, gains: Gains) -> f64 {
+        bounded(self.level + self.trend * damped(k, gains.phi))
+    }
+    /// The standard deviation of the residual, at least `floor`.
+    pub fn scale(&self, floor: f64) -> f64 {
+        self.residual.sd().max(floor)
+    }
+    /// The residual usual of late.
+    pub fn bias(&self) -> f64 {
+        self.residual.mean
+    }
+    /// Nats of a distance.
+    pub fn nats(&self, z: f64) -> f64 {
+        self.tail.nats(ln(1.0 + z) * LOG_SCALE)
+    }
+    /// Takes the `n`-th sample (from 0), less its season, `k` usual intervals after the one before.
+    pub fn learn(&mut self, x: f64, k: f64, gains: Gains, n: u32, floor: f64, share: f64) {
+        if n == 0 {
+            self.level = bounded(x);
+            return;
+        }
+        let forecast = self.expected(k, gains);
+        let e = x - forecast;
+        let scale = self.scale(floor);
+        let z = ratio(e - self.residual.mean, scale);
+        let clip = if n > 20 { 4.0 * scale } else { f64::MAX };
+        self.residual.learn(e, RESIDUAL_GAIN.max(young(n)) * share, clip);
+        let clip = if n > 30 { CLIP * self.residual.sd().max(floor) } else { f64::MAX };
+        let taught = e.clamp(-clip, clip) * share;
+        let k = k.clamp(1.0, GAP);
+        let gain = if k > 1.0 { 1.0 - pow(1.0 - gains.alpha, k) } else { gains.alpha };
+        self.level = bounded(forecast + gain * taught);
+        let phi = if k > 1.0 { pow(gains.phi, k) } else { gains.phi };
+        self.trend = bounded(phi * self.trend + gains.beta * gains.alpha * taught / k);
+        if n > 10 {
+            self.tail.learn(ln(1.0 + z) * LOG_SCALE, share);
+        }
+    }
+    /// Takes `level` as the new normal.
+    pub fn accept(&mut self, level: f64) {
+        self.level = bounded(level);
+        self.trend = 0.0;
+    }
+}
+
+/// The tail is kept of the logarithm of the distance: a power law, fit for residuals that spike.
+/// The factor brings a normal signal's ln(1 + |z|) near |z|'s own upper range.
+const LOG_SCALE: f64 = 1.55;
+
+/// φ + φ² + … over `k` steps.
+fn damped(k: f64, phi: f64) -> f64 {
+    let k = k.clamp(1.0, GAP);
+    if k == 1.0 {
+        phi
+    } else if phi >= 1.0 {
+        k
+    } else {
+        phi * (1.0 - pow(phi, k)) / (1.0 - phi)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GAINS: Gains = Gains { alpha: 0.5, beta: 0.5, phi: 1.0 };
+
+    #[test]
+    fn by_hand() {
+        let mut h = HoltWinters::default();
+        h.learn(10.0, 1.0, GAINS, 0, 1e-9, 1.0);
+        // Forecast 10, residual 2: level 11, trend 0.5.
+        h.learn(12.0, 1.0, GAINS, 1, 1e-9, 1.0);
+        assert_eq!((h.level, h.trend), (11.0, 0.5));
+        assert_eq!(h.expected(1.0, GAINS), 11.5);
+        // Over a gap of four intervals the forecast runs on.
+        assert_eq!(h.expected(4.0, GAINS), 13.0);
+    }
+
+    #[test]
+    fn damping_sums() {
+        assert!((damped(2.0, 0.5) - 0.75).abs() < 1e-12);
+        assert_eq!(damped(1.0, 0.98), 0.98);
+    }
+}

@@ -1,0 +1,732 @@
+//! One model: the chosen detectors, their fusion and the calibration, over one scalar signal.
+//!
+//! A sample is first judged, a pure function of the state, then learnt. The evidence has two
+//! readings: the *young* one, the least of the chosen detectors' distances in nats under a tail
+//! shrunk to a normal one, good from the first score on; and the *fused* one (rarity, smoothed, plus
+//! the mean of the quick evidence), calibrated by the [`Ledger`] of the series' own peaks. The
+//! ledger's word gains weight as it fills. A second ledger calibrates the young reading itself, so
+//! that a plain far value counts however slowly rarity takes it in; the greater of the two tells.
+//! Beside rarity, the EWMA and the rolling z-score speak in the plain distance only: in the fused
+//! one they cost accuracy on labelled data (their evidence is the value's rarity again, told more
+//! coarsely); without rarity they join in.
+//!
+//! A sample of which the default budget would be spent is odd; while oddness lasts, levels and
+//! scales learn less, for [`ModelParams::accept_shift_after`] at most: then the level is taken
+//! as the new normal.
+
+use super::band::Search;
+use super::ewma::Ewma;
+use super::holt_winters::{Gains, HoltWinters};
+use super::rarity::{Rare, Rarity};
+use super::seasonal::Keeper;
+use super::zscore::ZScore;
+use super::{Detector, ModelParams, ReadOut};
+use crate::calibrate::{Ledger, readout};
+use crate::stats::interval::Interval;
+use crate::stats::math::{bounded, ln, ratio, young};
+use crate::stats::moments::Moments;
+use crate::stats::steps::Steps;
+use crate::stats::tail::Tail;
+use crate::time::{Millis, Span};
+
+/// What a model says of one sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// 0 = as expected, 1 = the alarm threshold; finite, at least 0. Below 1 when suppressed.
+    pub score: f64,
+    /// What the model expected, in the signal's unit.
+    pub expected: f64,
+    /// Each detector's own evidence in nats (-ln of how likely so odd a sample is), 0 where it is
+    /// silent or not chosen; by [`Detector`] number.
+    pub evidence: [f32; Detector::ALL.len()],
+}
+
+/// The widest interval around `expected` in which this sample's value would score below 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Band {
+    /// Lower edge; `-inf` when there is none.
+    pub lower: f64,
+    /// Upper edge; `+inf` when there is none.
+    pub upper: f64,
+}
+
+/// Gain of the slow base level.
+const BASE_GAIN: f64 = 2.0 / 1001.0;
+/// A base step counts at most this many scales.
+const BASE_CLIP: f64 = 8.0;
+/// A full share of learning, in sixteenths, and the share of an odd sample.
+const FULL: u16 = 16;
+const ODD: u16 = 2;
+/// The share while the ledger is young: a heavy tail must be learnt soon.
+const ODD_YOUNG: u16 = 10;
+/// What a nat of fused evidence is worth before the series' own peaks have been asked: rarities of
+/// one sample overlap. Chosen on the development data.
+const WORTH: f64 = 0.85;
+/// Weight of the series' own calibration against the fused evidence at its worth. Wholly its own would
+/// make scores of calm and stormy series incomparable after some incidents.
+const OWN: f64 = 0.65;
+/// The series' own calibration tells at most this many times the worth of the evidence.
+const OWN_MOST: f64 = 3.0;
+/// Peaks that the prior weighs in the fused channel: the peaks of a few days cannot tell a tail, and a
+/// scale taken from them alone misranks series. Chosen on the development data.
+const FUSED_PRIOR: f64 = 20.0;
+/// What the logarithm of the plain distance's nats is counted in, so that a ledger's steps suit it.
+const PLAIN: f64 = 16.0;
+/// Peaks that the prior weighs in the plain channel: fewer than in the fused one, for the logarithm
+/// tells a light tail from a heavy one within days.
+const PLAIN_PRIOR: f64 = 10.0;
+/// The least kept peak of a signal that moves (three nats and a half).
+const MOVING: f64 = 24.0;
+/// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
+/// development data.
+const LOOKS: f64 = 0.35;
+/// Base scales from the base level beyond which a shift is still on.
+const DISPLACED: f64 = 4.0;
+/// Samples back at the old level that end an odd time.
+const BACK: u8 = 5;
+
+/// The state of one signal. See the module page for its shape and size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    pub(super) samples: u32,
+    last_at: Millis,
+    pub(super) interval: Interval,
+    pub(super) steps: Steps,
+    base: Moments,
+    base_tail: Tail,
+    ewma: Ewma,
+    zscore: ZScore,
+    holt: HoltWinters,
+    pub(super) rarity: Rarity,
+    pub(super) season: Keeper,
+    ledger: Ledger,
+    /// Of the plain distance, in logarithms of nats.
+    plain: Ledger,
+    /// When the odd time now going on began.
+    odd_since: Option<Millis>,
+    back: u8,
+}
+
+/// A sample judged, before anything is learnt of it.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    /// −ln of how often this series is so odd, per sample.
+    nats: f64,
+    fused: f64,
+    plain: f64,
+    expected: f64,
+    evidence: [f32; Detector::ALL.len()],
+    rare: Rare,
+    /// Distance from the base level, in its scales.
+    base_z: f64,
+    season: Option<f64>,
+    intervals: f64,
+    floor: f64,
+}
+
+/// Where a detector expects the value, and how far it may be off.
+#[derive(Clone, Copy, Debug, Default)]
+struct Centre {
+    at: f64,
+    scale: f64,
+}
+
+impl Centre {
+    /// The greater of the distances of `a` and `b`, in scales: the greatest of all between them.
+    fn z(self, a: f64, b: f64) -> f64 {
+        ratio((a - self.at).abs().max((b - self.at).abs()), self.scale)
+    }
+}
+
+/// All about a sample that does not hang on its value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) expected: f64,
+    pub(super) season: Option<f64>,
+    intervals: f64,
+    pub(super) floor: f64,
+    base: Centre,
+    zscore: Centre,
+    ewma: Centre,
+    holt: Centre,
+    bias: f64,
+}
+
+impl Frame {
+    /// The greatest distances from the detectors' centres of any value from `a` to `b`.
+    pub(super) fn distances(&self, a: f64, b: f64) -> Distances {
+        let biased = Centre { at: self.bias, scale: self.holt.scale };
+        Distances {
+            base: self.base.z(a, b),
+            zscore: self.zscore.z(a, b),
+            ewma: self.ewma.z(a, b),
+            holt: biased.z(a - self.holt.at, b - self.holt.at),
+        }
+    }
+
+    /// The slow scale of the signal.
+    pub(super) fn scale(&self) -> f64 {
+        self.base.scale
+    }
+}
+
+/// Distances from the detectors' centres, in scales.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Distances {
+    base: f64,
+    zscore: f64,
+    ewma: f64,
+    holt: f64,
+}
+
+/// The detectors' joint word.
+pub(super) struct Fused {
+    pub(super) nats: f64,
+    fused: f64,
+    plain: f64,
+    evidence: [f32; Detector::ALL.len()],
+}
+
+impl Model {
+    /// An empty model.
+    pub fn new(params: &ModelParams) -> Model {
+        Model {
+            samples: 0,
+            last_at: Millis::MIN,
+            interval: Interval::default(),
+            steps: Steps::default(),
+            base: Moments::default(),
+            base_tail: Tail::default(),
+            ewma: Ewma::default(),
+            zscore: if params.detectors.has(Detector::ZScore) {
+                ZScore::new(params.zscore_window)
+            } else {
+                ZScore::default()
+            },
+            holt: HoltWinters::default(),
+            rarity: Rarity::default(),
+            season: Keeper::default(),
+            ledger: Ledger::default(),
+            plain: Ledger::default(),
+            odd_since: None,
+            back: 0,
+        }
+    }
+
+    /// Takes one sample; times must increase (one at or before the last is ignored). `None` while
+    /// warming up or where the value is not finite.
+    pub fn observe(&mut self, params: &ModelParams, read: &ReadOut, at: Millis, x: f64) -> Option<Verdict> {
+        if !x.is_finite() || (self.samples > 0 && at <= self.last_at) {
+            return None;
+        }
+        let y = bounded(x);
+        let judged = self.judge(params, at, y);
+        let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
+            score: self.score(read, &judged, y),
+            expected: judged.expected,
+            evidence: judged.evidence,
+        });
+        self.learn(params, at, y, &judged);
+        verdict
+    }
+
+    fn score(&self, read: &ReadOut, judged: &Judged, x: f64) -> f64 {
+        let score = judged.nats.max(0.0) / readout::allowed(read.budget.0, self.interval.ms());
+        if readout::counts(read, x, judged.expected) { score } else { readout::suppressed(score) }
+    }
+
+    fn gains(params: &ModelParams) -> Gains {
+        Gains { alpha: params.alpha, beta: params.beta, phi: params.phi }
+    }
+
+    fn judge(&self, params: &ModelParams, at: Millis, x: f64) -> Judged {
+        let n = self.samples;
+        if n == 0 {
+            return Judged {
+                nats: 0.0,
+                fused: 0.0,
+                plain: 0.0,
+                expected: x,
+                evidence: [0.0; 4],
+                rare: Rare::default(),
+                base_z: 0.0,
+                season: None,
+                intervals: 1.0,
+                floor: 1e-300,
+            };
+        }
+        let frame = self.frame(params, at);
+        let z = frame.distances(x, x);
+        let (mut rare, mut seasonal) = (Rare::default(), None);
+        if params.detectors.has(Detector::Rarity) {
+            seasonal = frame.season.and_then(|s| self.season.rarity(x - s, frame.floor));
+            rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
+        }
+        let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
+        let Frame { expected, season, intervals, floor, .. } = frame;
+        Judged { nats, fused, plain, expected, evidence, rare, base_z: z.base, season, intervals, floor }
+    }
+
+    /// What can be said of the sample at `at` before its value is known; some sample was taken.
+    pub(super) fn frame(&self, params: &ModelParams, at: Millis) -> Frame {
+        let has = |d| params.detectors.has(d);
+        let interval = self.interval.ms();
+        let intervals = (at.since(self.last_at) as f64 / interval).max(1.0);
+        let intervals = if intervals < 1.5 { 1.0 } else { intervals };
+        let grain = self.steps.floor();
+        let sd = self.base.sd();
+        // The grain keeps means that fade back from a single blip within one bin of a resting signal.
+        let floor = (0.02 * sd).max(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
+        let season = self.season.at(at, params.utc_offset, interval);
+        let base = Centre { at: self.base.mean, scale: sd.max(grain) };
+        let mut frame = Frame {
+            expected: base.at,
+            season,
+            intervals,
+            floor,
+            base,
+            zscore: Centre::default(),
+            ewma: Centre::default(),
+            holt: Centre::default(),
+            bias: 0.0,
+        };
+        if has(Detector::Rarity) {
+            frame.expected = self.rarity.expected();
+        }
+        if has(Detector::ZScore) {
+            frame.zscore = Centre { at: self.zscore.expected(), scale: self.zscore.scale(grain) };
+            frame.expected = frame.zscore.at;
+        }
+        if has(Detector::Ewma) {
+            frame.ewma = Centre { at: self.ewma.expected(), scale: self.ewma.scale(grain) };
+            frame.expected = frame.ewma.at;
+        }
+        if has(Detector::HoltWinters) {
+            let at = self.holt.expected(intervals, Self::gains(params)) + season.unwrap_or(0.0);
+            frame.holt = Centre { at, scale: self.holt.scale(grain) };
+            frame.bias = self.holt.bias();
+            frame.expected = at;
+        }
+        frame
+    }
+
+    /// Joins what the detectors say. It never falls where a distance or a rarity rises: the search
+    /// for the band rests on that.
+    pub(super) fn fuse(
+        &self,
+        params: &ModelParams,
+        z: &Distances,
+        rare: Rare,
+        seasonal: Option<f32>,
+    ) -> Fused {
+        let has = |d| params.detectors.has(d);
+        let n = self.samples;
+        let mut evidence = [0f32; Detector::ALL.len()];
+        let mut quick = (0f64, 0f64);
+        let mut add = |nats: f64| quick = (quick.0 + nats, quick.1 + 1.0);
+        let mut young = self.base_tail.nats(z.base);
+        if has(Detector::Rarity) {
+            add(f64::from(rare.value));
+            add(f64::from(rare.step));
+            if let Some(r) = seasonal {
+                add(f64::from(r));
+            }
+            evidence[Detector::Rarity as usize] = rare.slow;
+        }
+        if has(Detector::ZScore) {
+            let nats = self.zscore.nats(z.zscore);
+            young = young.min(nats);
+            if !has(Detector::Rarity) {
+                add(nats);
+            }
+            evidence[Detector::ZScore as usize] = nats as f32;
+        }
+        if has(Detector::Ewma) {
+            let nats = self.ewma.nats(z.ewma);
+            young = young.min(nats);
+            if !has(Detector::Rarity) {
+                add(nats);
+            }
+            evidence[Detector::Ewma as usize] = nats as f32;
+        }
+        if has(Detector::HoltWinters) {
+            let nats = self.holt.nats(z.holt);
+            add(nats);
+            evidence[Detector::HoltWinters as usize] = nats as f32;
+        }
+        let fused = f64::from(rare.slow) + if quick.1 > 0.0 { quick.0 / quick.1 } else { 0.0 };
+        let w = self.ledger.weight();
+        let plain = PLAIN * ln(1.0 + young);
+        let young = self.believed(young);
+        let worth = WORTH * fused;
+        // What the young reading may claim shrinks as the histograms gain range of their own.
+        let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
+        let own = (1.0 - w) * young
+            + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
+        let nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
+        Fused { nats, fused, plain, evidence }
+    }
+
+    /// The greater of the fused reading's nats and the plain distance's, two looks at one sample paid
+    /// for. The plain channel joins as its ledger fills; a signal that mostly rests has no tail of
+    /// distances to go by.
+    fn beside_plain(&self, nats: f64, plain: f64) -> f64 {
+        let resting = (self.plain.least() / MOVING).min(1.0);
+        let w = self.plain.weight() * resting * resting;
+        if w <= 0.0 {
+            return nats;
+        }
+        let own = self.believed(self.plain.nats(plain, PLAIN_PRIOR));
+        let own = (1.0 - w) * nats + w * own;
+        nats.max(own) - w * LOOKS
+    }
+
+    /// A few samples, or a signal that hardly ever moved, cannot tell how rare a far value is: what
+    /// exceeds the nats they can vouch for counts by its logarithm.
+    fn believed(&self, nats: f64) -> f64 {
+        if nats <= 0.5 * f64::from(self.steps.moves) {
+            return nats;
+        }
+        let cap = 2.0 * ln(f64::from(self.samples) + 1.0) + 0.5 * f64::from(self.steps.moves);
+        if nats <= cap { nats } else { cap + 0.1 * ln(1.0 + nats - cap) }
+    }
+
+    fn learn(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged) {
+        let n = self.samples;
+        if n == 0 {
+            self.steps.last = x;
+            self.base.mean = x;
+        }
+        let dt = if n == 0 { 0 } else { at.since(self.last_at) };
+        if n > 0 {
+            self.interval.learn(dt);
+        }
+        let interval = self.interval.ms();
+        let grain = self.steps.floor();
+        let sixteenths = self.share(params, at, x, judged);
+        let share = f64::from(sixteenths) / f64::from(FULL);
+        if n > 10 {
+            self.base_tail.learn(judged.base_z, share);
+        }
+        let has = |d| params.detectors.has(d);
+        if has(Detector::Rarity) {
+            self.rarity.learn(x, n, judged.floor, judged.rare, sixteenths);
+        }
+        if has(Detector::ZScore) {
+            self.zscore.learn(x, grain, share);
+        }
+        if has(Detector::Ewma) {
+            self.ewma.learn(x, dt, params.ewma_half_life.0, n, grain, share);
+        }
+        if has(Detector::HoltWinters) {
+            let rest = x - judged.season.unwrap_or(0.0);
+            self.holt.learn(rest, judged.intervals, Self::gains(params), n, grain, share);
+        }
+        self.season.learn(
+            params.season,
+            at,
+            params.utc_offset,
+            interval,
+            x,
+            self.base,
+            params.gamma,
+            judged.floor,
+            sixteenths,
+        );
+        let clip = if n > 20 { BASE_CLIP * self.base.sd().max(grain) } else { f64::MAX };
+        self.base.learn(x, BASE_GAIN.max(young(n)) * share.max(0.125), clip);
+        self.steps.learn(x, share);
+        if n >= params.min_samples {
+            self.ledger.learn(at, judged.fused);
+            self.plain.learn(at, judged.plain);
+        }
+        self.last_at = at;
+        self.samples = n.saturating_add(1);
+    }
+
+    /// How much this sample may teach, in sixteenths; keeps the book of odd times.
+    fn share(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged) -> u16 {
+        let odd = self.samples >= params.min_samples
+            && judged.nats >= readout::LEAST
+            && judged.nats >= readout::allowed(Span::days(30).0, self.interval.ms());
+        let away = judged.base_z > DISPLACED;
+        match self.odd_since {
+            None if odd => {
+                self.odd_since = Some(at);
+                self.back = 0;
+                self.odd_share()
+            }
+            None => FULL,
+            Some(_) if !odd && !away => {
+                self.back += 1;
+                if self.back >= BACK {
+                    self.odd_since = None;
+                }
+                FULL
+            }
+            Some(since) if at.since(since) >= params.accept_shift_after.0 => {
+                self.accept(x, judged.season.unwrap_or(0.0));
+                FULL
+            }
+            Some(_) => {
+                self.back = 0;
+                self.odd_share()
+            }
+        }
+    }
+
+    /// The share of an odd sample, less as the ledger fills.
+    fn odd_share(&self) -> u16 {
+        let young = 1.0 - self.ledger.weight();
+        ODD + (f64::from(ODD_YOUNG - ODD) * young) as u16
+    }
+
+    fn accept(&mut self, x: f64, season: f64) {
+        self.odd_since = None;
+        self.base.mean = x;
+        self.ewma.accept(x);
+        self.holt.accept(x - season);
+    }
+
+    /// The band that the next sample at `at` would be judged by; call before [`Model::observe`].
+    /// `None` while warming up, or where `at` is not after the last sample.
+    pub fn band(&self, params: &ModelParams, read: &ReadOut, at: Millis) -> Option<Band> {
+        if self.samples.saturating_add(1) < params.min_samples.max(2) || at <= self.last_at {
+            return None;
+        }
+        Some(Search::new(self, params, read, at).band())
+    }
+
+    /// Samples taken so far (finite ones), saturating.
+    pub fn samples(&self) -> u32 {
+        self.samples
+    }
+
+    /// Bytes this model holds on the heap, beside its own size.
+    pub fn heap_bytes(&self) -> usize {
+        self.zscore.heap_bytes() + self.season.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::{DetectorSet, Direction, MinChange};
+    use proptest::prelude::*;
+
+    /// A cheap, fixed sequence close to normal: the sum of twelve uniforms.
+    fn noise(k: u64) -> f64 {
+        let mut state = k.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
+        let mut sum = -6.0;
+        for _ in 0..12 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            sum += (state >> 11) as f64 / (1u64 << 53) as f64;
+        }
+        sum
+    }
+
+    fn warmed(params: &ModelParams, n: u64, interval: i64) -> Model {
+        let mut model = Model::new(params);
+        for k in 0..n {
+            model.observe(params, &ReadOut::default(), Millis(k as i64 * interval), 50.0 + noise(k));
+        }
+        model
+    }
+
+    #[test]
+    fn a_large_shift_and_a_stall_are_flagged_within_two_samples_of_warm_up() {
+        let (params, read) = (ModelParams::default(), ReadOut::default());
+        for interval in [1_000, 5_000, 15_000] {
+            for n in [60, 61, 100, 150] {
+                for value in [62.0, 38.0, 0.0] {
+                    let mut model = warmed(&params, n, interval);
+                    let flagged = (0..2).any(|j| {
+                        let at = Millis((n as i64 + j) * interval);
+                        model
+                            .observe(&params, &read, at, value + if value == 0.0 { 0.0 } else { noise(n) })
+                            .is_some_and(|v| v.score >= 1.0)
+                    });
+                    assert!(flagged, "interval {interval}, n {n}, value {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn warm_up_says_nothing_and_healthy_noise_does_not_flag() {
+        let (params, read) = (ModelParams::default(), ReadOut::default());
+        let mut model = Model::new(&params);
+        let mut told = 0;
+        for k in 0..5_000u64 {
+            let verdict = model.observe(&params, &read, Millis(k as i64 * 15_000), 50.0 + noise(k));
+            assert_eq!(verdict.is_some(), k >= 59);
+            if let Some(v) = verdict {
+                told += 1;
+                assert!(v.score < 1.0, "{k}: {v:?}");
+                assert!((v.expected - 50.0).abs() < 3.0);
+            }
+        }
+        assert_eq!((told, model.samples()), (4_941, 5_000));
+    }
+
+    #[test]
+    fn a_constant_series_scores_nothing_and_its_first_jump_is_odd_but_not_the_next_ones() {
+        let (params, read) = (ModelParams::default(), ReadOut::default());
+        let mut model = Model::new(&params);
+        let mut observe = |k: i64, x: f64| model.observe(&params, &read, Millis(k * 15_000), x);
+        for k in 0..3_000 {
+            assert!(observe(k, 7.0).is_none_or(|v| v.score < 0.5));
+        }
+        let first = observe(3_000, 8.0).map_or(0.0, |v| v.score);
+        assert!(first >= 1.0, "{first}");
+        let mut later = 0;
+        for k in 3_001..6_000 {
+            let value = if k % 500 < 250 { 7.0 } else { 8.0 };
+            let score = observe(k, value).map_or(0.0, |v| v.score);
+            later += u32::from(k > 3_500 && score >= 1.0);
+        }
+        assert_eq!(later, 0);
+    }
+
+    #[test]
+    fn a_lasting_shift_becomes_normal() {
+        let (params, read) = (ModelParams::default(), ReadOut::default());
+        let mut model = warmed(&params, 500, 60_000);
+        let mut last = None;
+        for k in 500..(500 + 8 * 60u64) {
+            last = model.observe(&params, &read, Millis(k as i64 * 60_000), 90.0 + noise(k));
+        }
+        let last = last.expect("scored");
+        assert!(last.score < 1.0 && (last.expected - 90.0).abs() < 4.0, "{last:?}");
+    }
+
+    #[test]
+    fn sensitivity_is_only_read() {
+        let params = ModelParams::default();
+        let loud = ReadOut {
+            budget: Span::days(1),
+            direction: Direction::Up,
+            min_change: MinChange { absolute: 1.0, relative: 0.1 },
+            ..ReadOut::default()
+        };
+        let (mut a, mut b) = (Model::new(&params), Model::new(&params));
+        for k in 0..2_000u64 {
+            let x = 50.0 + noise(k) + if k % 400 == 399 { 30.0 } else { 0.0 };
+            a.observe(&params, &ReadOut::default(), Millis(k as i64 * 60_000), x);
+            b.observe(&params, &loud, Millis(k as i64 * 60_000), x);
+        }
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn a_clone_goes_on_alike_and_direction_caps_below_one() {
+        let params = ModelParams::default();
+        let up = ReadOut { direction: Direction::Up, ..ReadOut::default() };
+        let model = warmed(&params, 400, 15_000);
+        let (mut a, mut b) = (model.clone(), model);
+        let at = Millis(400 * 15_000);
+        let both = a.observe(&params, &ReadOut::default(), at, 30.0).expect("scored");
+        let only_up = b.observe(&params, &up, at, 30.0).expect("scored");
+        assert!(both.score >= 1.0 && only_up.score < 1.0);
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn the_band_is_where_the_score_is_below_one() {
+        let params = ModelParams::default();
+        let reads = [
+            ReadOut::default(),
+            ReadOut { budget: Span::days(1), ..ReadOut::default() },
+            ReadOut { direction: Direction::Up, ..ReadOut::default() },
+        ];
+        for read in reads {
+            for n in [80, 700, 4_000] {
+                let model = warmed(&params, n, 60_000);
+                let at = Millis(n as i64 * 60_000);
+                let band = model.band(&params, &read, at).expect("warm");
+                let score = |x: f64| model.clone().observe(&params, &read, at, x).expect("scored").score;
+                let lower = if band.lower.is_finite() { band.lower } else { -1e6 };
+                assert_eq!(band.lower.is_finite(), read.direction != Direction::Up);
+                for k in 0..=200 {
+                    let x = (lower + (band.upper - lower) * f64::from(k) / 200.0).min(band.upper);
+                    assert!(score(x) < 1.0, "{x} in {band:?}");
+                }
+                let out = 1e-9 * (band.upper - 50.0);
+                assert!(score(band.upper + out) >= 1.0);
+                if band.lower.is_finite() {
+                    assert!(score(band.lower - out) >= 1.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_detector_works_alone() {
+        for detector in Detector::ALL {
+            let params = ModelParams { detectors: DetectorSet(0).with(detector), ..ModelParams::default() };
+            let mut model = warmed(&params, 300, 15_000);
+            let odd =
+                model.observe(&params, &ReadOut::default(), Millis(300 * 15_000), 80.0).expect("scored");
+            assert!(odd.score > 0.3 && odd.evidence[detector as usize] > 0.0, "{detector:?} {odd:?}");
+        }
+    }
+
+    #[test]
+    fn size_holds() {
+        let params = ModelParams::default();
+        assert!(size_of::<Model>() + Model::new(&params).heap_bytes() <= 1_080);
+    }
+
+    fn any_value() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            any::<f64>(),
+            -100.0..100.0f64,
+            Just(0.0),
+            Just(1e308),
+            Just(-1e308),
+            Just(5e-324),
+            Just(f64::NAN),
+            Just(f64::INFINITY)
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn total_over_all_values_and_times(
+            values in proptest::collection::vec((any_value(), prop_oneof![any::<i64>(), 0..100_000i64]), 1..300),
+            sorted in any::<bool>(),
+            fixed in any::<bool>(),
+        ) {
+            let season = if fixed {
+                crate::detect::Season::Fixed { daily: true, weekly: true }
+            } else {
+                crate::detect::Season::Auto
+            };
+            let params = ModelParams { min_samples: 5, season, ..ModelParams::default() };
+            let read = ReadOut::default();
+            let (mut a, mut b) = (Model::new(&params), Model::new(&params));
+            let mut now = 0i64;
+            for (x, t) in values {
+                now = if sorted { now.saturating_add(t.rem_euclid(100_000) + 1) } else { t };
+                let before = a.clone();
+                let band = a.band(&params, &read, Millis(now));
+                prop_assert!(band.is_none_or(|b| !b.lower.is_nan() && !b.upper.is_nan() && b.lower <= b.upper));
+                let verdict = a.observe(&params, &read, Millis(now), x);
+                let again = b.observe(&params, &read, Millis(now), x);
+                prop_assert_eq!(verdict.map(|v| v.score.to_bits()), again.map(|v| v.score.to_bits()));
+                if !x.is_finite() {
+                    prop_assert!(verdict.is_none());
+                    prop_assert!(a == before);
+                }
+                if let Some(v) = verdict {
+                    prop_assert!(v.score.is_finite() && v.score >= 0.0, "{:?}", v);
+                    prop_assert!(v.expected.is_finite());
+                    prop_assert!(v.evidence.iter().all(|e| e.is_finite() && *e >= 0.0), "{:?}", v);
+                }
+            }
+            // Not poisoned: equal to itself means that no NaN is in the state.
+            prop_assert!(a == a.clone());
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The season of one signal: kept where it is fixed, or where it has proved to be worth its memory.
+//!
+//! `Auto` starts a daily profile when the signal is some hours old and compares, sample by sample
+//! and before learning, the distance from the profile with the distance from a slow mean. After
+//! two days of comparison the profile stays or is given back, and is tried again a week later.
+//! A weekly profile over what the daily one leaves is tried after the daily one stayed.
+
+use crate::detect::Season;
+use crate::stats::histogram::{Histogram, Sketch};
+use crate::stats::moments::Moments;
+use crate::stats::season::Profile;
+use crate::time::Millis;
+
+const HOUR: i64 = 3_600_000;
+/// Age of the signal before a season is tried.
+const TRY_AFTER: i64 = 3 * HOUR;
+/// Time of comparison before a profile is kept or dropped.
+const COMPARE: i64 = 48 * HOUR;
+/// Time before a dropped profile is tried again.
+const RETRY: i64 = 7 * 24 * HOUR;
+/// A profile stays if its residuals are this share of the plain ones or less.
+const WORTH: f64 = 0.9;
+
+/// A profile kept or on trial.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seasonal {
+    anchor: f64,
+    started: Millis,
+    daily: Option<Profile>,
+    weekly: Option<Profile>,
+    plain: f64,
+    with: f64,
+    kept: bool,
+    residuals: Histogram,
+}
+
+/// Where a signal stands with its season.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Keeper {
+    held: Option<Box<Seasonal>>,
+    /// When to try (again); 0 before the first sample.
+    retry: i64,
+}
+
+fn local(at: Millis, offset: i32) -> i64 {
+    at.0.saturating_add(i64::from(offset) * 1000)
+}
+
+impl Keeper {
+    /// The season's value at a time, where it is known and (for `Auto`) not worse than none.
+    pub fn at(&self, at: Millis, offset: i32, interval: f64) -> Option<f64> {
+        let s = self.held.as_deref()?;
+        if !s.kept && (s.plain == 0.0 || s.with > WORTH * s.plain) {
+            return None;
+        }
+        s.value(local(at, offset), interval)
+    }
+
+    /// Rarity of a residual, nats.
+    pub fn rarity(&self, residual: f64, floor: f64) -> Option<f32> {
+        self.held.as_deref().map(|s| s.residuals.rarity(residual, floor))
+    }
+
+    /// The residuals' answers, made ready for many questions of one state.
+    pub fn sketch(&self, floor: f64) -> Option<Sketch<'_>> {
+        self.held.as_deref().map(|s| s.residuals.sketch(floor))
+    }
+
+    /// Takes a sample; `slow` is the signal's slow mean, `share` in sixteenths its weight.
+    #[allow(clippy::too_many_arguments)]
+    pub fn learn(
+        &mut self,
+        season: Season,
+        at: Millis,
+        offset: i32,
+        interval: f64,
+        x: f64,
+        slow: Moments,
+        gamma: f64,
+        floor: f64,
+        share: u16,
+    ) {
+        let (daily, weekly, fixed) = match season {
+            Season::None => return,
+            Season::Auto => (true, false, false),
+            Season::Fixed { daily, weekly } => (daily, weekly, true),
+        };
+        if !daily && !weekly {
+            return;
+        }
+        if self.retry == 0 {
+            self.retry = if fixed { at.0 } else { at.0.saturating_add(TRY_AFTER) };
+        }
+        if self.held.is_none() {
+            if at.0 < self.retry {
+                return;
+            }
+            self.held = Some(Box::new(Seasonal {
+                anchor: x,
+                started: at,
+                daily: daily.then(Profile::daily),
+                weekly: weekly.then(Profile::weekly),
+                plain: 0.0,
+                with: 0.0,
+                kept: fixed,
+                residuals: Histogram::default(),
+            }));
+        }
+        let Some(s) = self.held.as_deref_mut() else { return };
+        let now = local(at, offset);
+        if let Some(value) = s.value(now, interval) {
+            let clip = 8.0 * slow.sd().max(floor);
+            let gain = (interval / (24 * HOUR) as f64).min(0.1);
+            s.plain += gain * ((x - slow.mean).abs().min(clip) - s.plain);
+            s.with += gain * ((x - value).abs().min(clip) - s.with);
+            s.residuals.learn(x - value, floor, share);
+        }
+        s.teach(now, interval, x, gamma * f64::from(share) / 16.0);
+        let age = at.since(s.started);
+        if !s.kept && age > 24 * HOUR + COMPARE {
+            if s.with < WORTH * s.plain {
+                s.kept = true;
+                s.weekly = Some(Profile::weekly());
+            } else {
+                self.held = None;
+                self.retry = at.0.saturating_add(RETRY);
+            }
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.held.as_deref().map_or(0, |s| {
+            size_of::<Seasonal>()
+                + s.daily.as_ref().map_or(0, Profile::heap_bytes)
+                + s.weekly.as_ref().map_or(0, Profile::heap_bytes)
+        })
+    }
+}
+
+impl Seasonal {
+    fn value(&self, now: i64, interval: f64) -> Option<f64> {
+        let week = self.weekly.as_ref().and_then(|w| w.at(now, interval));
+        match &self.daily {
+            Some(daily) => Some(self.anchor + daily.at(now, interval)? + week.unwrap_or(0.0)),
+            None => Some(self.anchor + week?),
+        }
+    }
+
+    fn teach(&mut self, now: i64, interval: f64, x: f64, gamma: f64) {
+        let mut rest = x - self.anchor;
+        if let Some(daily) = &mut self.daily {
+            let before = daily.at(now, interval);
+            daily.learn(now, interval, rest, gamma);
+            match before {
+                Some(value) => rest -= value,
+                None => return,
+            }
+        }
+        if let Some(weekly) = &mut self.weekly {
+            weekly.learn(now, interval, rest, gamma);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(season: Season, swing: f64) -> Keeper {
+        let mut keeper = Keeper::default();
+        let slow = Moments { mean: 0.0, var: swing * swing + 1.0 };
+        for k in 0..(5 * 288i64) {
+            let t = k * 300_000;
+            let square = if t.rem_euclid(24 * HOUR) < 12 * HOUR { swing } else { -swing };
+            let noise = (k * 7 % 11 - 5) as f64 / 5.0;
+            keeper.learn(season, Millis(t + 1), 0, 300_000.0, square + noise, slow, 0.1, 0.01, 16);
+        }
+        keeper
+    }
+
+    #[test]
+    fn a_season_earns_its_memory_or_gives_it_back() {
+        let kept = run(Season::Auto, 10.0);
+        let value = kept.at(Millis(6 * 24 * HOUR + 3 * HOUR), 0, 300_000.0);
+        assert!(value.is_some_and(|v| (v - 10.0).abs() < 1.0), "{value:?}");
+        assert!(kept.heap_bytes() > 0);
+        assert_eq!(run(Season::Auto, 0.0).heap_bytes(), 0);
+        assert!(run(Season::Fixed { daily: true, weekly: false }, 0.0).heap_bytes() > 0);
+        assert_eq!(run(Season::None, 10.0).heap_bytes(), 0);
+    }
+}

@@ -1,0 +1,127 @@
+//! Rolling z-score over a true sliding window of the last `window` samples.
+//!
+//! The ring holds offsets from an anchor in single precision. Each time it wraps the anchor moves
+//! to the window's mean and the sums are taken anew, so neither rounding nor drift builds up.
+
+use crate::stats::math::{ratio, sqrt};
+use crate::stats::tail::Tail;
+
+/// State of the detector.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ZScore {
+    ring: Box<[f32]>,
+    tail: Tail,
+    next: u16,
+    len: u16,
+    anchor: f64,
+    sum: f64,
+    squares: f64,
+}
+
+/// Offsets are held within ±this, whose square fits the sums with room.
+const OFFSET: f64 = 1e37;
+
+impl ZScore {
+    /// A window of `size` samples (at least 4).
+    pub fn new(size: u16) -> ZScore {
+        ZScore { ring: vec![0.0; usize::from(size.clamp(4, 4096))].into(), ..ZScore::default() }
+    }
+    /// The window's mean.
+    pub fn expected(&self) -> f64 {
+        self.anchor + self.offset()
+    }
+    fn offset(&self) -> f64 {
+        self.sum / f64::from(self.len.max(1))
+    }
+    /// The window's standard deviation.
+    pub fn sd(&self) -> f64 {
+        let mean = self.offset();
+        sqrt(self.squares / f64::from(self.len.max(1)) - mean * mean)
+    }
+    /// The window's standard deviation, at least `floor`.
+    pub fn scale(&self, floor: f64) -> f64 {
+        self.sd().max(floor)
+    }
+    /// Nats of a distance.
+    pub fn nats(&self, z: f64) -> f64 {
+        self.tail.nats(z)
+    }
+    /// Takes a sample; one beyond five scales enters at five, so that it does not hide the next, and
+    /// nearer by `share` while the signal is odd.
+    pub fn learn(&mut self, x: f64, floor: f64, share: f64) {
+        if self.len == 0 {
+            self.anchor = x;
+        }
+        let mut value = x;
+        if self.len > 20 || self.len as usize == self.ring.len() {
+            let (scale, mean) = (self.scale(floor), self.expected());
+            let clip = 5.0 * share.min(1.0) * scale;
+            value = x.clamp(mean - clip, mean + clip);
+            self.tail.learn(ratio(x - mean, scale), share);
+        }
+        let entry = (value - self.anchor).clamp(-OFFSET, OFFSET) as f32;
+        let full = usize::from(self.len) == self.ring.len();
+        if let Some(slot) = self.ring.get_mut(usize::from(self.next)) {
+            if full {
+                let old = f64::from(*slot);
+                self.sum -= old;
+                self.squares -= old * old;
+            } else {
+                self.len += 1;
+            }
+            *slot = entry;
+            self.sum += f64::from(entry);
+            self.squares += f64::from(entry) * f64::from(entry);
+            self.next += 1;
+        }
+        if usize::from(self.next) >= self.ring.len() {
+            self.next = 0;
+            self.refresh();
+        }
+    }
+    fn refresh(&mut self) {
+        let shift = self.offset();
+        let anchor = self.anchor + shift;
+        // What the anchor really moved by, after rounding.
+        let moved = anchor - self.anchor;
+        self.anchor = anchor;
+        (self.sum, self.squares) = (0.0, 0.0);
+        for slot in &mut self.ring {
+            *slot = (f64::from(*slot) - moved).clamp(-OFFSET, OFFSET) as f32;
+            self.sum += f64::from(*slot);
+            self.squares += f64::from(*slot) * f64::from(*slot);
+        }
+    }
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.ring.len() * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slides_truly() {
+        let mut w = ZScore::new(4);
+        for x in [1.0, 2.0, 3.0, 4.0] {
+            w.learn(x, 1.0, 1.0);
+        }
+        assert_eq!(w.expected(), 2.5);
+        assert!((w.sd() - 1.25f64.sqrt()).abs() < 1e-12);
+        w.learn(5.0, 1.0, 1.0); // 2 3 4 5
+        assert_eq!(w.expected(), 3.5);
+        assert!((w.scale(1.0) - 1.25f64.sqrt()).abs() < 1e-12 && w.scale(9.0) == 9.0);
+    }
+
+    #[test]
+    fn does_not_drift_at_height() {
+        let mut w = ZScore::new(64);
+        for k in 0..100_000u32 {
+            w.learn(1e12 + f64::from(k % 2), 0.1, 1.0);
+        }
+        assert!((w.expected() - 1e12 - 0.5).abs() < 1e-3);
+        assert!((w.sd() - 0.5).abs() < 1e-3);
+    }
+}

@@ -1,0 +1,178 @@
+//! What `remote_write:` configures, with Prometheus's names and defaults.
+
+use crate::time::Span;
+use regex::Regex;
+use std::path::PathBuf;
+
+/// A secret: given in the file, or in a file of its own that is read at each use.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// The secret itself.
+    Inline(String),
+    /// A file that holds it; surrounding white space is dropped.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Secret::Inline(_) => f.write_str("<secret>"),
+            Secret::File(path) => write!(f, "<secret in {}>", path.display()),
+        }
+    }
+}
+
+/// How a client proves who it is. At most one may be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    None,
+    /// `basic_auth`
+    Basic {
+        /// User name.
+        username: String,
+        /// Password; may be absent.
+        password: Option<Secret>,
+    },
+    /// `authorization`
+    Header {
+        /// `type`, default `Bearer`.
+        scheme: String,
+        /// `credentials` or `credentials_file`.
+        credentials: Secret,
+    },
+    /// `oauth2`, the client-credentials grant.
+    OAuth2 {
+        /// Client id.
+        client_id: String,
+        /// Client secret.
+        client_secret: Secret,
+        /// Token endpoint.
+        token_url: String,
+        /// Scopes.
+        scopes: Vec<String>,
+        /// More parameters of the token request.
+        endpoint_params: Vec<(String, String)>,
+    },
+}
+
+/// `tls_config`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// CA certificates (PEM) instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate (PEM).
+    pub cert_file: Option<PathBuf>,
+    /// Client key (PEM).
+    pub key_file: Option<PathBuf>,
+    /// Name to verify instead of the URL's host.
+    pub server_name: Option<String>,
+    /// Do not verify the certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// Relabelling action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // named as in Prometheus's documentation
+pub enum RelabelAction {
+    Replace,
+    Keep,
+    Drop,
+    KeepEqual,
+    DropEqual,
+    HashMod,
+    LabelMap,
+    LabelDrop,
+    LabelKeep,
+    Lowercase,
+    Uppercase,
+}
+
+/// One step of `write_relabel_configs`; defaults as Prometheus documents them.
+#[derive(Clone, Debug)]
+pub struct RelabelConfig {
+    /// Labels joined to the source value.
+    pub source_labels: Vec<String>,
+    /// What joins them. Default `;`.
+    pub separator: String,
+    /// Anchored expression. Default `(.*)`.
+    pub regex: Regex,
+    /// Modulus of `hashmod`.
+    pub modulus: u64,
+    /// Label written.
+    pub target_label: String,
+    /// Replacement. Default `$1`.
+    pub replacement: String,
+    /// What is done. Default `replace`.
+    pub action: RelabelAction,
+}
+
+/// `queue_config`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Samples a queue holds in all while the target is away; the oldest are dropped beyond it.
+    /// Default 10,000,000.
+    pub capacity: usize,
+    /// Parallel senders, each with its own partitions. Default 4.
+    pub max_shards: usize,
+    /// Samples in a request. Default 2000.
+    pub max_samples_per_send: usize,
+    /// How long a sample may wait for its request to fill. Default 200 ms.
+    pub batch_send_deadline: Span,
+    /// First wait before a retry. Default 30 ms.
+    pub min_backoff: Span,
+    /// Longest wait before a retry. Default 5 s.
+    pub max_backoff: Span,
+    /// Outputs that have waited longer are dropped (from when they were queued). Default 2 h.
+    pub sample_age_limit: Span,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        QueueConfig {
+            capacity: 10_000_000,
+            max_shards: 4,
+            max_samples_per_send: 2000,
+            batch_send_deadline: Span(200),
+            min_backoff: Span(30),
+            max_backoff: Span::seconds(5),
+            sample_age_limit: Span::hours(2),
+        }
+    }
+}
+
+/// `protobuf_message`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// 2.0 first; 1.0 where the target does not take it (the default).
+    #[default]
+    Auto,
+    /// `prometheus.WriteRequest`
+    V1,
+    /// `io.prometheus.write.v2.Request`
+    V2,
+}
+
+/// One target.
+#[derive(Clone, Debug)]
+pub struct RemoteWriteConfig {
+    /// Where to; `http` or `https`.
+    pub url: String,
+    /// The `target` label of its metrics; default: the URL without user, password and query.
+    pub name: String,
+    /// Timeout of one request. Default 30 s.
+    pub remote_timeout: Span,
+    /// More headers.
+    pub headers: Vec<(String, String)>,
+    /// Who we are.
+    pub auth: Auth,
+    /// TLS.
+    pub tls: TlsConfig,
+    /// Relabelling of outputs on their way out.
+    pub write_relabel_configs: Vec<RelabelConfig>,
+    /// The queue.
+    pub queue: QueueConfig,
+    /// The protocol.
+    pub protocol: Protocol,
+}

@@ -1,0 +1,322 @@
+//! From an output to the series it is written as.
+
+use crate::detect::Detector;
+use crate::engine::own;
+use crate::engine::{Output, OutputValue};
+use crate::labels::NAME;
+use crate::rules::{As, OutputNames};
+use crate::wire::STALE_BITS;
+
+/// The labels outputs add, each with the names a source label of that name gets, in order of
+/// preference. A source that holds all three already loses the label.
+const RESERVED: [(&str, [&str; 3]); 5] = [
+    ("metric", ["exported_metric", "exported_exported_metric", "exported_exported_exported_metric"]),
+    ("rule", ["exported_rule", "exported_exported_rule", "exported_exported_exported_rule"]),
+    ("as", ["exported_as", "exported_exported_as", "exported_exported_exported_as"]),
+    ("detector", ["exported_detector", "exported_exported_detector", "exported_exported_exported_detector"]),
+    ("for", ["exported_for", "exported_exported_for", "exported_exported_exported_for"]),
+];
+
+/// Which of the reserved labels a naming scheme uses.
+fn reserved(names: OutputNames) -> impl Iterator<Item = &'static (&'static str, [&'static str; 3])> {
+    RESERVED.iter().filter(move |(name, _)| match names {
+        OutputNames::Oddity => *name != "for",
+        OutputNames::VmAnomaly => *name != "metric" && *name != "detector",
+    })
+}
+
+/// How many samples [`Writer::each`] makes of an output; 0 where `emit_when` keeps it in.
+pub fn count(output: &Output, names: OutputNames) -> usize {
+    let mut n = 0;
+    values(output, names, |_, _, _| n += 1);
+    n
+}
+
+/// Calls `f(name, detector, value)` for each sample of an output.
+fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, Option<Detector>, f64)) {
+    if !output.emit {
+        return;
+    }
+    let emit = output.rule.emit;
+    let vm = names == OutputNames::VmAnomaly;
+    let mut finite = |name, detector, value: f64| {
+        if value.is_finite() {
+            f(name, detector, value);
+        }
+    };
+    match output.value {
+        OutputValue::Scored { value, score, expected, band, evidence } => {
+            if emit.score {
+                finite(own::SCORE, None, score);
+            }
+            if emit.flag && !vm {
+                finite(own::FLAG, None, f64::from(u8::from(score >= 1.0)));
+            }
+            if emit.bands {
+                if vm {
+                    finite(own::VM_VALUE, None, value);
+                }
+                finite(if vm { own::VM_EXPECTED } else { own::EXPECTED }, None, expected);
+                if let Some(band) = band {
+                    finite(if vm { own::VM_LOWER } else { own::LOWER }, None, band.lower);
+                    finite(if vm { own::VM_UPPER } else { own::UPPER }, None, band.upper);
+                }
+            }
+            if emit.detectors && !vm {
+                for (detector, evidence) in Detector::ALL.into_iter().zip(evidence) {
+                    if output.rule.params.detectors.has(detector) {
+                        finite(own::DETECTOR_SCORE, Some(detector), f64::from(evidence));
+                    }
+                }
+            }
+        }
+        // Whether a side of the band was ever written is not known here: a marker on a series that
+        // never was does no harm, a series left without one stays alive for five minutes.
+        OutputValue::Stale => {
+            let stale = f64::from_bits(STALE_BITS);
+            if emit.score {
+                f(own::SCORE, None, stale);
+            }
+            if emit.flag && !vm {
+                f(own::FLAG, None, stale);
+            }
+            if emit.bands {
+                let of = if vm {
+                    [Some(own::VM_VALUE), Some(own::VM_EXPECTED), Some(own::VM_LOWER), Some(own::VM_UPPER)]
+                } else {
+                    [None, Some(own::EXPECTED), Some(own::LOWER), Some(own::UPPER)]
+                };
+                of.into_iter().flatten().for_each(|name| f(name, None, stale));
+            }
+            if emit.detectors && !vm {
+                for detector in Detector::ALL {
+                    if output.rule.params.detectors.has(detector) {
+                        f(own::DETECTOR_SCORE, Some(detector), stale);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes outputs as series; holds the label buffer between outputs.
+#[derive(Debug, Default)]
+pub struct Writer {
+    buffer: Vec<(&'static str, &'static str)>,
+}
+
+impl Writer {
+    /// Calls `f` with the labels, sorted by name, and the value of each sample of an output.
+    pub fn each(&mut self, output: &Output, names: OutputNames, mut f: impl FnMut(&[(&str, &str)], f64)) {
+        let quantile;
+        let transform = match output.transform {
+            As::Value => None,
+            As::Rate => Some("rate"),
+            As::Delta => Some("delta"),
+            As::CountRate => Some("count_rate"),
+            As::Mean => Some("mean"),
+            As::Quantile(_) => {
+                quantile = output.transform.to_string();
+                Some(quantile.as_str())
+            }
+        };
+        let mut labels = recycle(std::mem::take(&mut self.buffer));
+        build(&mut labels, output, names, transform);
+        let detector_at = labels.partition_point(|(name, _)| *name < "detector");
+        values(output, names, |name, detector, value| {
+            if let Some(detector) = detector {
+                labels.insert(detector_at, ("detector", detector.name()));
+            }
+            if let Some(slot) = labels.iter_mut().find(|(label, _)| *label == NAME) {
+                slot.1 = name;
+            }
+            f(&labels, value);
+            if detector.is_some() {
+                labels.remove(detector_at);
+            }
+        });
+        self.buffer = recycle(labels);
+    }
+}
+
+/// The labels all samples of an output share, sorted, with a placeholder for the name.
+fn build<'a>(
+    labels: &mut Vec<(&'a str, &'a str)>,
+    output: &'a Output,
+    names: OutputNames,
+    transform: Option<&'a str>,
+) {
+    let source = &output.labels;
+    let is_reserved = |name: &str| reserved(names).any(|(have, _)| *have == name);
+    let mut sorted = true;
+    for (name, value) in source.iter() {
+        let name = if name == NAME {
+            continue;
+        } else if let Some((_, instead)) = reserved(names).find(|(have, _)| *have == name) {
+            sorted = false;
+            match instead.iter().find(|instead| source.get(instead).is_none()) {
+                Some(free) => *free,
+                None => continue,
+            }
+        } else {
+            name
+        };
+        labels.push((name, value));
+    }
+    let from_source = labels.len();
+    for (name, value) in &output.rule.labels {
+        let taken = labels.iter().take(from_source).any(|(have, _)| have == name);
+        if !taken && name != NAME && !value.is_empty() && !is_reserved(name) {
+            labels.push((name, value));
+        }
+    }
+    labels.push((NAME, ""));
+    labels.push((if names == OutputNames::VmAnomaly { "for" } else { "metric" }, source.name()));
+    labels.push(("rule", &output.rule.name));
+    if let Some(transform) = transform {
+        labels.push(("as", transform));
+    }
+    // Few additions to a sorted run: the stable sort merges, the source's own labels come sorted.
+    debug_assert!(!sorted || labels[..from_source].is_sorted_by(|a, b| a.0 < b.0));
+    labels.sort_by(|a, b| a.0.cmp(b.0));
+}
+
+/// An empty vector with the memory of another (the compiler reuses it in place).
+fn recycle<'b>(mut used: Vec<(&str, &str)>) -> Vec<(&'b str, &'b str)> {
+    used.clear();
+    used.into_iter().map(|_| ("", "")).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::detect::{Band, DetectorSet, ModelParams, ReadOut};
+    use crate::labels::Labels;
+    use crate::rules::{EmitSet, EmitWhen, Rule};
+    use crate::time::Millis;
+    use std::sync::Arc;
+
+    pub(in crate::emit) fn rule(emit: EmitSet, labels: &[(&str, &str)]) -> Rule {
+        Rule {
+            name: "node".into(),
+            selectors: Vec::new(),
+            transforms: Vec::new(),
+            params: ModelParams { detectors: DetectorSet(0b0011), ..ModelParams::default() },
+            read: ReadOut::default(),
+            silence: None,
+            identity_without: Vec::new(),
+            cohort: Vec::new(),
+            emit,
+            emit_when: EmitWhen::Always,
+            labels: labels.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
+            buckets: false,
+        }
+    }
+
+    pub(in crate::emit) const ALL: EmitSet =
+        EmitSet { score: true, flag: true, bands: true, detectors: true };
+    pub(in crate::emit) const SCORE_ONLY: EmitSet =
+        EmitSet { score: true, flag: false, bands: false, detectors: false };
+
+    fn output(rule: Rule, labels: &[(&str, &str)], transform: As, value: OutputValue) -> Output {
+        let (labels, rule) = (Labels::from_pairs(labels), Arc::new(rule));
+        Output { labels, rule, transform, at: Millis(1000), value, emit: true }
+    }
+
+    fn scored(band: Option<Band>) -> OutputValue {
+        OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, band, evidence: [1.0, 2.0, 3.0, 4.0] }
+    }
+
+    fn written(output: &Output, names: OutputNames) -> Vec<(String, f64)> {
+        let mut all = Vec::new();
+        Writer::default().each(output, names, |labels, value| {
+            assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "sorted, no name twice: {labels:?}");
+            let text = labels.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",");
+            all.push((text, value));
+        });
+        assert_eq!(all.len(), count(output, names));
+        all
+    }
+
+    #[test]
+    fn every_series_of_an_output_has_its_name_labels_and_value() {
+        let band = Some(Band { lower: f64::NEG_INFINITY, upper: 9.0 });
+        let output = output(
+            rule(ALL, &[("job", "lost"), ("team", "edge")]),
+            &[("Zone", "a"), (NAME, "up"), ("job", "x")],
+            As::Value,
+            scored(band),
+        );
+        let rest = "job=x,metric=up,rule=node,team=edge";
+        let expect = |name: &str| format!("Zone=a,__name__={name},{rest}");
+        let detector = |d| format!("Zone=a,__name__=anomaly_detector_score,detector={d},{rest}");
+        assert_eq!(
+            written(&output, OutputNames::Oddity),
+            [
+                (expect("anomaly_score"), 1.5),
+                (expect("anomaly_flag"), 1.0),
+                (expect("anomaly_expected"), 3.0),
+                (expect("anomaly_upper"), 9.0), // the infinite side is not written
+                (detector("ewma"), 1.0),
+                (detector("zscore"), 2.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn source_labels_that_collide_are_exported() {
+        let source = [
+            (NAME, "up"),
+            ("as", "1"),
+            ("detector", "2"),
+            ("exported_metric", "3"),
+            ("metric", "4"),
+            ("rule", "5"),
+        ];
+        let output = output(rule(SCORE_ONLY, &[("rule", "no")]), &source, As::Quantile(0.99), scored(None));
+        assert_eq!(
+            written(&output, OutputNames::Oddity)[0].0,
+            "__name__=anomaly_score,as=quantile(0.99),exported_as=1,exported_detector=2,\
+             exported_exported_metric=4,exported_metric=3,exported_rule=5,metric=up,rule=node"
+        );
+    }
+
+    #[test]
+    fn vmanomaly_names() {
+        let band = Some(Band { lower: 1.0, upper: f64::INFINITY });
+        let source = [(NAME, "up"), ("for", "x"), ("metric", "kept")];
+        let output = output(rule(ALL, &[]), &source, As::Rate, scored(band));
+        let expect =
+            |name: &str| format!("__name__={name},as=rate,exported_for=x,for=up,metric=kept,rule=node");
+        assert_eq!(
+            written(&output, OutputNames::VmAnomaly),
+            [
+                (expect("anomaly_score"), 1.5),
+                (expect("y"), 7.0),
+                (expect("yhat"), 3.0),
+                (expect("yhat_lower"), 1.0)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_stale_source_ends_every_series_and_the_written_are_recognised_as_ours() {
+        for (names, series) in [(OutputNames::Oddity, 7), (OutputNames::VmAnomaly, 5)] {
+            let output = output(rule(ALL, &[]), &[(NAME, "up")], As::Value, OutputValue::Stale);
+            let mut n = 0;
+            Writer::default().each(&output, names, |labels, value| {
+                assert!(own::is_own(labels), "{labels:?}");
+                assert_eq!(value.to_bits(), STALE_BITS);
+                n += 1;
+            });
+            assert_eq!((n, count(&output, names)), (series, series));
+        }
+    }
+
+    #[test]
+    fn an_output_that_is_not_let_out_makes_nothing() {
+        let mut kept = output(rule(ALL, &[]), &[(NAME, "up")], As::Value, scored(None));
+        kept.emit = false;
+        assert_eq!(count(&kept, OutputNames::Oddity), 0);
+    }
+}

@@ -1,0 +1,361 @@
+//! One target: its queue, its client, and what is known of the receiver.
+
+use super::EmitError;
+use super::client::Client;
+use super::config::{Protocol, RemoteWriteConfig};
+use super::metrics::{Metrics, Rejected, TargetSnapshot};
+use super::queue::{Item, Shard};
+use super::relabel::Relabel;
+use super::sender;
+use crate::engine::OutputBatch;
+use crate::time::Span;
+use crate::wire::Version;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+/// How long 1.0 is spoken before 2.0 is tried again.
+const PROBE_EVERY: Duration = Duration::from_secs(3600);
+/// Refused samples are logged this often at most.
+const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// What is known of the receiver.
+#[derive(Debug, Default)]
+struct Receiver {
+    /// It has confirmed 2.0.
+    confirmed: bool,
+    /// It did not take 2.0: 1.0 until then.
+    v1_until: Option<Instant>,
+    /// The fall-back has been logged.
+    fell_back: bool,
+    /// Since when requests fail.
+    down_since: Option<Instant>,
+    /// Last log line about refused samples, and how many came since.
+    refused: (Option<Instant>, usize),
+}
+
+/// A target.
+pub struct Target {
+    /// What it was made of.
+    pub config: RemoteWriteConfig,
+    /// Its client.
+    pub client: Client,
+    /// Its relabelling.
+    pub relabel: Relabel,
+    /// Partition `p` is in shard `p % shards.len()`.
+    pub shards: Vec<Shard>,
+    /// Its counters.
+    pub metrics: Arc<Metrics>,
+    /// Set at shutdown: send what there is without waiting, then end.
+    pub draining: AtomicBool,
+    receiver: Mutex<Receiver>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Target {
+    /// A target that does not send yet.
+    ///
+    /// # Errors
+    /// A configuration that cannot work.
+    pub fn new(config: RemoteWriteConfig) -> Result<Target, EmitError> {
+        let named = |error| EmitError::Target { target: config.name.clone(), error: Box::new(error) };
+        let client = Client::new(&config).map_err(named)?;
+        let relabel = Relabel::new(&config.write_relabel_configs).map_err(named)?;
+        // More shards than partitions would idle.
+        let shards = config.queue.max_shards.clamp(1, 256);
+        let queue = &config.queue;
+        let shard = || {
+            let capacity = queue.capacity.div_ceil(shards);
+            Shard::new(capacity, queue.max_samples_per_send, queue.sample_age_limit.as_std())
+        };
+        Ok(Target {
+            client,
+            relabel,
+            shards: (0..shards).map(|_| shard()).collect(),
+            metrics: Arc::default(),
+            draining: AtomicBool::new(false),
+            receiver: Mutex::default(),
+            tasks: Mutex::default(),
+            config,
+        })
+    }
+
+    /// Queues a batch that makes `samples` samples.
+    pub fn push(&self, batch: &Arc<OutputBatch>, samples: usize, now: Instant) {
+        if let Some(shard) = self.shard(batch.partition) {
+            shard.push(batch, samples, now, &self.metrics);
+        }
+    }
+
+    fn shard(&self, partition: u16) -> Option<&Shard> {
+        self.shards.get(usize::from(partition) % self.shards.len())
+    }
+
+    /// Starts one sender for each shard.
+    pub fn start(self: &Arc<Self>, runtime: &tokio::runtime::Handle) {
+        let mut tasks = self.tasks.lock();
+        for index in 0..self.shards.len() {
+            tasks.push(runtime.spawn(sender::run(self.clone(), index)));
+        }
+    }
+
+    /// Lets the senders finish.
+    pub fn drain(&self) -> Vec<JoinHandle<()>> {
+        self.draining.store(true, Relaxed);
+        self.shards.iter().for_each(|shard| shard.wake.notify_one());
+        std::mem::take(&mut self.tasks.lock())
+    }
+
+    /// Ends the senders and hands everything pending to a successor, if there is one.
+    pub fn replace(&self, successor: Option<&Target>, now: Instant) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for shard in &self.shards {
+            let estate = shard.dismantle(&self.metrics);
+            let Some(successor) = successor else { continue };
+            for (partition, sequence) in estate.acked {
+                if let Some(shard) = successor.shard(partition) {
+                    shard.adopt_acked(partition, sequence);
+                }
+            }
+            // Of one partition all is in one shard, here and there: its order holds. The age
+            // order across partitions need not, which only delays a drop.
+            for item in estate.items {
+                successor.take_over(item, now);
+            }
+            for (partition, sequence) in estate.behind {
+                if let Some(shard) = successor.shard(partition) {
+                    shard.adopt_behind(partition, sequence);
+                }
+            }
+        }
+        // Only now: what a sender still reports is no longer counted.
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    fn take_over(&self, item: Item, now: Instant) {
+        if let Some(shard) = self.shard(item.batch.partition) {
+            shard.adopt(item, now, &self.metrics);
+        }
+    }
+
+    /// Whether the configuration says 2.0 may give way to 1.0.
+    pub fn auto(&self) -> bool {
+        self.config.protocol == Protocol::Auto
+    }
+
+    /// Whether the receiver has confirmed 2.0.
+    pub fn confirmed(&self) -> bool {
+        self.receiver.lock().confirmed
+    }
+
+    /// The protocol of the next request.
+    pub fn protocol(&self, now: Instant) -> Version {
+        match self.config.protocol {
+            Protocol::V1 => Version::V1,
+            Protocol::V2 => Version::V2,
+            Protocol::Auto => match self.receiver.lock().v1_until {
+                Some(until) if now < until => Version::V1,
+                _ => Version::V2,
+            },
+        }
+    }
+
+    /// The receiver does not take 2.0.
+    pub fn fall_back(&self, status: u16, now: Instant) {
+        let mut receiver = self.receiver.lock();
+        receiver.confirmed = false;
+        receiver.v1_until = Some(now + PROBE_EVERY);
+        if !std::mem::replace(&mut receiver.fell_back, true) {
+            tracing::info!(
+                target_name = self.config.name,
+                status,
+                "the target does not take remote write 2.0; sending 1.0, and trying 2.0 again every hour"
+            );
+        }
+    }
+
+    /// 1.0 is refused as an unknown type: the next attempt is in 2.0 again.
+    pub fn distrust_v1(&self) {
+        self.receiver.lock().v1_until = None;
+    }
+
+    /// The receiver took a request in this protocol.
+    pub fn confirm(&self, version: Version) {
+        if version == Version::V1 {
+            return;
+        }
+        let mut receiver = self.receiver.lock();
+        receiver.confirmed = true;
+        receiver.v1_until = None;
+        if std::mem::take(&mut receiver.fell_back) {
+            tracing::info!(target_name = self.config.name, "the target now takes remote write 2.0");
+        }
+    }
+
+    /// A request was answered for good, one way or the other.
+    pub fn answered(&self, now: Instant) {
+        if let Some(since) = self.receiver.lock().down_since.take() {
+            let seconds = now.duration_since(since).as_secs();
+            tracing::info!(target_name = self.config.name, seconds, "the target takes samples again");
+        }
+    }
+
+    /// A request failed and will be tried again.
+    pub fn failed(&self, why: &str, misconfigured: bool, now: Instant) {
+        let mut receiver = self.receiver.lock();
+        if receiver.down_since.is_some() {
+            return;
+        }
+        receiver.down_since = Some(now);
+        let hint = if misconfigured { "; is the configuration right?" } else { "" };
+        let pending = self.metrics.pending.load(Relaxed);
+        tracing::warn!(
+            target_name = self.config.name,
+            pending,
+            "the target does not take samples, retrying: {why}{hint}"
+        );
+    }
+
+    /// Samples were refused for good.
+    pub fn refused(&self, why: Rejected, samples: usize, status: u16, message: &str, now: Instant) {
+        self.metrics.reject(why, samples);
+        let mut receiver = self.receiver.lock();
+        receiver.refused.1 += samples;
+        if receiver.refused.0.is_some_and(|last| now.duration_since(last) < LOG_EVERY) {
+            return;
+        }
+        let samples = std::mem::take(&mut receiver.refused.1);
+        receiver.refused.0 = Some(now);
+        let hint = match why {
+            Rejected::Redirect => " (redirects are not followed: configure the final URL)",
+            Rejected::Unconfirmed => " (it did not say what it wrote: does it speak remote write 2.0?)",
+            _ => "",
+        };
+        tracing::warn!(
+            target_name = self.config.name,
+            samples,
+            status,
+            message,
+            "the target refused samples for good{hint}"
+        );
+    }
+
+    /// For each partition, the sequence up to which everything was accepted or given up.
+    pub fn acked(&self) -> BTreeMap<u16, u64> {
+        self.shards.iter().flat_map(Shard::acked).collect()
+    }
+
+    /// Its figures.
+    pub fn snapshot(&self, now: Instant) -> TargetSnapshot {
+        let oldest = self.shards.iter().filter_map(Shard::oldest).min();
+        let waited = oldest.map_or(Duration::ZERO, |at| now.duration_since(at));
+        TargetSnapshot {
+            target: self.config.name.clone(),
+            oldest_pending: Span(i64::try_from(waited.as_millis()).unwrap_or(i64::MAX)),
+            protocol: self.protocol(now),
+            down: self.receiver.lock().down_since.is_some(),
+            ..self.metrics.snapshot()
+        }
+    }
+
+    /// Whether a new configuration changes anything.
+    pub fn same(&self, other: &RemoteWriteConfig) -> bool {
+        let have = &self.config;
+        let relabel = |config: &RemoteWriteConfig| -> Vec<String> {
+            // Regex has no equality; its text has, and Debug shows all of it.
+            config.write_relabel_configs.iter().map(|step| format!("{step:?}")).collect()
+        };
+        have.url == other.url
+            && have.remote_timeout == other.remote_timeout
+            && have.headers == other.headers
+            && have.auth == other.auth
+            && have.tls == other.tls
+            && have.queue == other.queue
+            && have.protocol == other.protocol
+            && relabel(have) == relabel(other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{Auth, QueueConfig, Secret, TlsConfig};
+    use super::*;
+
+    fn config(protocol: Protocol) -> RemoteWriteConfig {
+        RemoteWriteConfig {
+            url: "http://localhost/".into(),
+            name: "here".into(),
+            remote_timeout: Span::SECOND,
+            headers: Vec::new(),
+            auth: Auth::None,
+            tls: TlsConfig::default(),
+            write_relabel_configs: Vec::new(),
+            queue: QueueConfig::default(),
+            protocol,
+        }
+    }
+
+    #[test]
+    fn a_receiver_of_1_0_is_asked_again_after_an_hour() {
+        let target = Target::new(config(Protocol::Auto)).expect("valid");
+        let now = Instant::now();
+        assert_eq!(target.protocol(now), Version::V2);
+        target.fall_back(204, now);
+        assert_eq!(target.protocol(now + PROBE_EVERY / 2), Version::V1);
+        assert_eq!(target.protocol(now + PROBE_EVERY), Version::V2);
+        target.confirm(Version::V1);
+        assert!(!target.confirmed());
+        target.confirm(Version::V2);
+        assert_eq!((target.protocol(now), target.confirmed()), (Version::V2, true));
+        target.fall_back(415, now);
+        target.distrust_v1();
+        assert_eq!(target.protocol(now), Version::V2);
+    }
+
+    #[test]
+    fn a_demanded_protocol_is_never_left() {
+        for (protocol, version) in [(Protocol::V1, Version::V1), (Protocol::V2, Version::V2)] {
+            let target = Target::new(config(protocol)).expect("valid");
+            target.fall_back(415, Instant::now());
+            assert_eq!(target.protocol(Instant::now()), version);
+        }
+    }
+
+    #[test]
+    fn down_is_from_the_first_failure_to_the_next_answer() {
+        let target = Target::new(config(Protocol::Auto)).expect("valid");
+        let now = Instant::now();
+        target.failed("status 503", false, now);
+        target.failed("status 503", false, now + PROBE_EVERY);
+        assert_eq!(target.receiver.lock().down_since, Some(now));
+        assert!(target.snapshot(now).down);
+        target.answered(now);
+        assert!(!target.snapshot(now).down);
+    }
+
+    #[test]
+    fn any_change_is_seen() {
+        let have = config(Protocol::Auto);
+        let target = Target::new(have.clone()).expect("valid");
+        assert!(target.same(&have));
+        let auth = Auth::Header { scheme: "Bearer".into(), credentials: Secret::Inline("a".into()) };
+        for other in [
+            config(Protocol::V1),
+            RemoteWriteConfig { url: "http://localhost/x".into(), ..have.clone() },
+            RemoteWriteConfig { headers: vec![("a".into(), "b".into())], ..have.clone() },
+            RemoteWriteConfig { auth, ..have.clone() },
+        ] {
+            assert!(!target.same(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_show_the_password() {
+        let url = "gopher://me:hunter2@host/".to_string();
+        let error = Target::new(RemoteWriteConfig { url, ..config(Protocol::Auto) }).err().expect("refused");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}

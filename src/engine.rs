@@ -1,0 +1,297 @@
+//! The engine: records in, scores out.
+//!
+//! A body is decoded and identified on its caller's thread. It then takes its sequence under one
+//! lock, together with the context as of that place in the order, and its samples go to the lanes:
+//! worker threads that each own every n-th partition and work through their queue in sequence
+//! order. So every partition applies records in log order, whatever the number of threads.
+
+pub mod apply;
+pub mod context;
+pub mod identify;
+mod lanes;
+pub mod output;
+pub mod own;
+pub mod signal;
+mod status;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use output::{Output, OutputBatch, OutputSink, OutputValue};
+pub use status::{EngineStats, SignalStatus, Standing};
+
+use crate::labels::Interner;
+use crate::record::{Body, Record};
+use crate::registry::{AliasCache, Partitions, partitions};
+use crate::rules::RuleSet;
+use crate::time::Millis;
+use crate::wire::{Batch, WireError};
+use context::Context;
+use identify::{Identifier, Prepared};
+use lanes::{Lanes, Step};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+/// What became of a well-formed sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[allow(missing_docs)] // each is explained by its name below
+pub enum Reason {
+    Scored,
+    Warming,
+    Unmatched,
+    Duplicate,
+    OutOfOrder,
+    OwnOutput,
+    OverLimit,
+    TooFarAhead,
+    StaleMarker,
+    NotFinite,
+    Replica,
+    NoSignal,
+}
+
+impl Reason {
+    /// How many there are.
+    pub const COUNT: usize = 12;
+    /// Their names, as `oddity_samples_handled_total{reason}` has them.
+    pub const NAMES: [&'static str; Reason::COUNT] = [
+        "scored",
+        "warming",
+        "unmatched",
+        "duplicate",
+        "out_of_order",
+        "own_output",
+        "over_limit",
+        "too_far_ahead",
+        "stale_marker",
+        "not_finite",
+        "replica",
+        "no_signal",
+    ];
+}
+
+/// Counts of samples by reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    counts: [u64; Reason::COUNT],
+    flagged: u64,
+}
+
+impl Tally {
+    /// Counts samples.
+    pub fn add(&mut self, reason: Reason, samples: u64) {
+        self.counts[reason as usize] += samples;
+    }
+    fn join(&mut self, other: &Tally) {
+        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *mine += theirs;
+        }
+        self.flagged += other.flagged;
+    }
+}
+
+/// What became of a record, sample by sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The record's position in the log.
+    pub sequence: u64,
+    /// Float samples received in it.
+    pub samples: u64,
+    /// Native histograms received in it.
+    pub histograms: u64,
+    /// Exemplars received in it.
+    pub exemplars: u64,
+    /// Samples refused as malformed (not among those "written").
+    pub malformed_samples: u64,
+    /// The same for histograms.
+    pub malformed_histograms: u64,
+    /// Exemplars of malformed series.
+    pub malformed_exemplars: u64,
+    /// What is wrong with them, each with how many series.
+    pub defects: BTreeMap<String, u64>,
+    /// What became of the well-formed samples, by the names in [`Reason::NAMES`]; zeros left out.
+    pub handled: BTreeMap<&'static str, u64>,
+    /// Scores of at least 1.
+    pub flagged: u64,
+}
+
+/// The engine. See the module page.
+pub struct Engine {
+    shared: Arc<Shared>,
+    order: Mutex<Order>,
+    lanes: Lanes,
+    spare: Mutex<Vec<Prepared>>,
+    seed: u64,
+}
+
+/// What lanes and callers share.
+pub(crate) struct Shared {
+    pub partitions: Partitions,
+    pub identifier: Identifier,
+    pub sinks: Vec<Arc<dyn OutputSink>>,
+    pub want_all: bool,
+    pub kept: AtomicUsize,
+}
+
+/// The order of records: the next sequence, and the context as of now.
+struct Order {
+    sequence: u64,
+    context: Arc<Context>,
+}
+
+/// Spare bodies kept for their memory.
+const MAX_SPARE: usize = 16;
+
+impl Engine {
+    /// An engine with `lanes` worker threads; with 0, records are applied on the caller's thread.
+    pub fn new(rules: Arc<RuleSet>, lanes: usize, sinks: Vec<Arc<dyn OutputSink>>) -> Engine {
+        let shared = Arc::new(Shared {
+            partitions: partitions(),
+            identifier: Identifier {
+                aliases: AliasCache::new(rules.limits.max_aliases),
+                interner: Interner::default(),
+                sources: Mutex::default(),
+                unmatched: Mutex::default(),
+            },
+            want_all: sinks.iter().any(|sink| sink.wants_all()),
+            sinks,
+            kept: AtomicUsize::new(0),
+        });
+        Engine {
+            lanes: Lanes::start(lanes, &shared),
+            shared,
+            order: Mutex::new(Order { sequence: 0, context: Arc::new(Context::new(rules)) }),
+            spare: Mutex::default(),
+            seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
+        }
+    }
+
+    /// Takes a record: gives it its place in the order, applies it and hands the outputs to the
+    /// sinks. Returns when all of it is applied. Blocks meanwhile; may be called by many threads.
+    ///
+    /// # Errors
+    /// A body that cannot be decoded; nothing of it is kept.
+    pub fn apply(&self, record: Record) -> Result<Applied, WireError> {
+        match record {
+            Record::Body(body) => self.body(&body),
+            Record::Rules(rules) => Ok(self.rule_set(rules)),
+            Record::Elect { cluster, replica } => {
+                let mut sources = self.shared.identifier.sources.lock();
+                let group = sources.group(&cluster);
+                let replica = sources.replica(group, &replica);
+                drop(sources);
+                Ok(self.fold(|context| context.elect(group, replica)))
+            }
+            Record::Tick { group, to } => {
+                let group = self.shared.identifier.sources.lock().group(&group);
+                Ok(self.fold(|context| context.tick(group, to)))
+            }
+        }
+    }
+
+    fn body(&self, body: &Body) -> Result<Applied, WireError> {
+        let mut work = self.spare.lock().pop().unwrap_or_default();
+        work.batch.seed = self.seed;
+        let mut context = self.order.lock().context.clone();
+        let step = loop {
+            let identifier = &self.shared.identifier;
+            if let Err(error) =
+                identifier.prepare(&mut work, body.version, &body.bytes, context.generation, &context.rules)
+            {
+                self.keep(work);
+                return Err(error);
+            }
+            let mut order = self.order.lock();
+            if order.context.generation != work.generation {
+                // Rules changed meanwhile: what the body's series are must be asked again.
+                context = order.context.clone();
+                continue;
+            }
+            let latest = body.received.plus(context.rules.limits.max_ahead.0);
+            if !work.newest.is_empty() || !work.families.is_empty() {
+                let next = Arc::make_mut(&mut order.context);
+                for (group, newest) in &work.newest {
+                    next.advance(*group, (*newest).min(latest));
+                }
+                next.learn(&work.families);
+            }
+            order.sequence += 1;
+            let context = order.context.clone();
+            break self
+                .lanes
+                .submit(Step::new(order.sequence, context, work, body.bytes.clone(), latest), &self.shared);
+        };
+        // The lanes end with the engine, which is borrowed here.
+        let Some((sequence, tally, work)) = step.wait() else { return Ok(Applied::default()) };
+        let applied = applied(sequence, &tally, &work);
+        self.keep(work);
+        Ok(applied)
+    }
+
+    fn keep(&self, work: Prepared) {
+        let mut spare = self.spare.lock();
+        if spare.len() < MAX_SPARE {
+            spare.push(work);
+        }
+    }
+
+    fn rule_set(&self, rules: Arc<RuleSet>) -> Applied {
+        let aliases = &self.shared.identifier.aliases;
+        aliases.set_capacity(rules.limits.max_aliases);
+        self.fold(|context| {
+            if context.rules.identity != rules.identity || context.rules.limits.labels != rules.limits.labels
+            {
+                aliases.clear();
+            }
+            self.shared.identifier.unmatched.lock().clear();
+            context.generation += 1;
+            context.rules = rules;
+        })
+    }
+
+    /// Gives a record without samples its place: bodies before it are not touched by it, bodies
+    /// after it are.
+    fn fold(&self, change: impl FnOnce(&mut Context)) -> Applied {
+        let mut order = self.order.lock();
+        order.sequence += 1;
+        change(Arc::make_mut(&mut order.context));
+        Applied { sequence: order.sequence, ..Applied::default() }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<RuleSet> {
+        self.order.lock().context.rules.clone()
+    }
+
+    /// Observed time of the unnamed source group; `None` before its first sample.
+    pub fn observed(&self) -> Option<Millis> {
+        let newest = self.order.lock().context.observed(0);
+        (newest != Millis::MIN).then_some(newest)
+    }
+}
+
+fn applied(sequence: u64, tally: &Tally, work: &Prepared) -> Applied {
+    let batch: &Batch = &work.batch;
+    let handled = Reason::NAMES
+        .iter()
+        .zip(tally.counts.iter().zip(&work.dropped))
+        .map(|(name, (here, dropped))| (*name, here + dropped))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    Applied {
+        sequence,
+        samples: batch.samples.len() as u64,
+        histograms: batch.histograms.len() as u64,
+        exemplars: batch.exemplars,
+        malformed_samples: work.malformed[0],
+        malformed_histograms: work.malformed[1],
+        malformed_exemplars: work.malformed[2],
+        defects: work.defects.clone(),
+        handled,
+        flagged: tally.flagged,
+    }
+}

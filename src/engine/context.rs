@@ -1,0 +1,151 @@
+//! What shapes scores beside the samples: one immutable value per sequence.
+//!
+//! Records other than samples are folded into a new context by the sequencer, in log order; every
+//! body carries the context as of its own position. So a partition's answer is a function of its
+//! state, the context and the samples, whichever thread asks.
+
+use crate::rules::RuleSet;
+use crate::time::Millis;
+use crate::wire::MetricKind;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Metric families of which a type is remembered.
+const MAX_FAMILIES: usize = 200_000;
+
+/// Observed time advances by at most this much for one body, so that the first samples after an
+/// outage do not make everything else look silent for as long as the outage lasted.
+pub const MAX_STEP_MS: i64 = 60_000;
+
+/// See the module page.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Counts the rule sets, from 1.
+    pub generation: u32,
+    /// The rules in force.
+    pub rules: Arc<RuleSet>,
+    /// Types of metric families from 1.0 metadata.
+    pub families: Arc<HashMap<String, MetricKind>>,
+    /// By source group: the HA pair member that is followed (0: none elected).
+    pub elected: Arc<Vec<u16>>,
+    /// By source group: observed time.
+    pub observed: Vec<Millis>,
+}
+
+impl Context {
+    /// The first context.
+    pub fn new(rules: Arc<RuleSet>) -> Context {
+        Context {
+            generation: 1,
+            rules,
+            families: Arc::default(),
+            elected: Arc::default(),
+            observed: Vec::new(),
+        }
+    }
+
+    /// Whether samples of an HA pair member count.
+    pub fn follows(&self, group: u16, replica: u16) -> bool {
+        let elected = self.elected.get(usize::from(group)).copied().unwrap_or(0);
+        replica == 0 || elected == 0 || elected == replica
+    }
+
+    /// Follows a member from here on.
+    pub fn elect(&mut self, group: u16, replica: u16) {
+        let mut elected = self.elected.to_vec();
+        if elected.len() <= usize::from(group) {
+            elected.resize(usize::from(group) + 1, 0);
+        }
+        elected[usize::from(group)] = replica;
+        self.elected = Arc::new(elected);
+    }
+
+    /// Observed time of a group; [`Millis::MIN`] before its first sample.
+    pub fn observed(&self, group: u16) -> Millis {
+        self.observed.get(usize::from(group)).copied().unwrap_or(Millis::MIN)
+    }
+
+    /// Samples of a group have come as far as `newest`.
+    pub fn advance(&mut self, group: u16, newest: Millis) {
+        let now = self.observed(group);
+        let to = if now == Millis::MIN { newest } else { newest.min(now.plus(MAX_STEP_MS)) };
+        self.tick(group, to);
+    }
+
+    /// Observed time of a group has come as far as `to`.
+    pub fn tick(&mut self, group: u16, to: Millis) {
+        let at = usize::from(group);
+        if self.observed.len() <= at {
+            self.observed.resize(at + 1, Millis::MIN);
+        }
+        self.observed[at] = self.observed[at].max(to);
+    }
+
+    /// Learns types of metric families; the table is copied only when something is new.
+    pub fn learn(&mut self, families: &[(String, MetricKind)]) {
+        let new = |(family, kind): &&(String, MetricKind)| self.families.get(family) != Some(kind);
+        if !families.iter().any(|entry| new(&entry)) {
+            return;
+        }
+        let mut table = HashMap::clone(&self.families);
+        for (family, kind) in families {
+            if table.len() < MAX_FAMILIES || table.contains_key(family) {
+                table.insert(family.clone(), *kind);
+            }
+        }
+        self.families = Arc::new(table);
+    }
+
+    /// The type of a metric: as its sample said (2.0), else from its family's metadata.
+    pub fn kind(&self, name: &str, said: MetricKind) -> MetricKind {
+        if said != MetricKind::Unknown || self.families.is_empty() {
+            return said;
+        }
+        const SUFFIXES: [&str; 5] = ["_total", "_sum", "_count", "_bucket", "_info"];
+        let stems = SUFFIXES.iter().filter_map(|suffix| name.strip_suffix(suffix));
+        std::iter::once(name)
+            .chain(stems)
+            .find_map(|family| self.families.get(family))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context::new(Arc::new(crate::engine::testing::rules(Vec::new())))
+    }
+
+    #[test]
+    fn observed_time_moves_in_bounded_steps_and_never_back() {
+        let mut context = context();
+        context.advance(0, Millis(1_000));
+        context.advance(0, Millis(10_000_000));
+        assert_eq!(context.observed(0), Millis(61_000), "an outage is not passed at once");
+        context.advance(0, Millis(5));
+        assert_eq!(context.observed(0), Millis(61_000));
+        context.tick(1, Millis(7));
+        assert_eq!((context.observed(1), context.observed(2)), (Millis(7), Millis::MIN));
+    }
+
+    #[test]
+    fn types_come_from_the_sample_then_from_the_family() {
+        let mut context = context();
+        context.learn(&[("http_requests".into(), MetricKind::Counter), ("rpc".into(), MetricKind::Summary)]);
+        assert_eq!(context.kind("http_requests_total", MetricKind::Unknown), MetricKind::Counter);
+        assert_eq!(context.kind("rpc_count", MetricKind::Unknown), MetricKind::Summary);
+        assert_eq!(context.kind("rpc_count", MetricKind::Gauge), MetricKind::Gauge);
+        assert_eq!(context.kind("other", MetricKind::Unknown), MetricKind::Unknown);
+    }
+
+    #[test]
+    fn one_replica_is_followed() {
+        let mut context = context();
+        assert!(context.follows(3, 7), "nobody is elected yet");
+        context.elect(3, 7);
+        assert!(context.follows(3, 7) && !context.follows(3, 8) && context.follows(3, 0));
+    }
+}

@@ -1,0 +1,318 @@
+//! From a decoded body to series: the alias cache first, the labels only on first sight.
+
+use super::Reason;
+use super::own;
+use crate::labels::{Interner, LabelError, Labels, SeriesId, canonicalise, series_id, value_of};
+use crate::registry::{AliasCache, Known, PARTITIONS, PartitionId, partition_of};
+use crate::rules::{Identity, RuleSet};
+use crate::time::Millis;
+use crate::wire::{self, Batch, MetricKind, WireError};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+
+/// A series of a body, identified.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// Its identity.
+    pub id: SeriesId,
+    /// Hash of its raw labels: the alias to write back.
+    pub alias: u128,
+    /// Its place in [`Batch::series`].
+    pub at: u32,
+    /// Slot hint.
+    pub slot: u32,
+    /// Its place in [`Prepared::fresh`] where it was not known by its alias; `u32::MAX` otherwise.
+    pub fresh: u32,
+    /// Its source group.
+    pub group: u16,
+    /// Its HA pair member.
+    pub replica: u16,
+    /// Its partition.
+    pub partition: PartitionId,
+}
+
+/// A body, decoded and identified, ready to be given its place in the order.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// The decoded body.
+    pub batch: Batch,
+    /// The generation of rules it was identified under.
+    pub generation: u32,
+    /// Its series that a rule took.
+    pub heads: Vec<Head>,
+    /// Heads by partition, in the order of the request within each.
+    pub order: Vec<u32>,
+    /// Where each partition begins in `order`; one more at the end.
+    pub starts: Vec<u32>,
+    /// Labels of series not known by their alias.
+    pub fresh: Vec<Labels>,
+    /// Types of metric families.
+    pub families: Vec<(String, MetricKind)>,
+    /// Newest sample of each source group.
+    pub newest: Vec<(u16, Millis)>,
+    /// Samples of series no rule took, and of our own outputs.
+    pub dropped: [u64; Reason::COUNT],
+    /// Malformed series: why and how many.
+    pub defects: BTreeMap<String, u64>,
+    /// Malformed samples, histograms and exemplars.
+    pub malformed: [u64; 3],
+}
+
+/// Names of HA pairs and source groups, as small numbers in order of first sight.
+#[derive(Debug, Default)]
+pub struct Sources {
+    groups: HashMap<String, u16>,
+    replicas: HashMap<(u16, String), u16>,
+}
+
+impl Sources {
+    /// A group's number; 0 for the unnamed one, and for those beyond the bound of 65,535.
+    pub fn group(&mut self, cluster: &str) -> u16 {
+        if cluster.is_empty() {
+            return 0;
+        }
+        let next = self.groups.len() + 1;
+        match (self.groups.get(cluster), u16::try_from(next)) {
+            (Some(group), _) => *group,
+            (None, Ok(group)) => {
+                self.groups.insert(cluster.to_string(), group);
+                group
+            }
+            (None, Err(_)) => 0,
+        }
+    }
+
+    /// A pair member's number; 0 for none.
+    pub fn replica(&mut self, group: u16, replica: &str) -> u16 {
+        if replica.is_empty() {
+            return 0;
+        }
+        let next = self.replicas.len() + 1;
+        let key = (group, replica.to_string());
+        match (self.replicas.get(&key), u16::try_from(next)) {
+            (Some(replica), _) => *replica,
+            (None, Ok(replica)) => {
+                self.replicas.insert(key, replica);
+                replica
+            }
+            (None, Err(_)) => 0,
+        }
+    }
+}
+
+/// What identification needs and shares between threads.
+#[derive(Debug)]
+pub struct Identifier {
+    /// Known label sets.
+    pub aliases: AliasCache,
+    /// Shared label pairs.
+    pub interner: Interner,
+    /// Source groups and pair members.
+    pub sources: Mutex<Sources>,
+    /// Metric names no rule takes, with how many label sets were seen of each.
+    pub unmatched: Mutex<BTreeMap<String, u64>>,
+}
+
+/// Unmatched metric names remembered, for people who ask why a series is not scored.
+const MAX_UNMATCHED: usize = 2_000;
+
+impl Identifier {
+    /// Decodes and identifies a body.
+    ///
+    /// # Errors
+    /// A body that is not the protobuf it claims to be, or is over a limit.
+    pub fn prepare(
+        &self,
+        work: &mut Prepared,
+        version: wire::Version,
+        body: &[u8],
+        generation: u32,
+        rules: &RuleSet,
+    ) -> Result<(), WireError> {
+        work.clear();
+        work.generation = generation;
+        let mut batch = std::mem::take(&mut work.batch);
+        let decoded = wire::decode(version, body, &wire::DecodeLimits::default(), &mut batch);
+        if decoded.is_ok() {
+            for at in 0..batch.series.len() {
+                self.series(work, &batch, at, body, rules);
+            }
+            for entry in &batch.metadata {
+                if let Ok(family) = std::str::from_utf8(entry.family.of(body)) {
+                    work.families.push((family.to_string(), entry.kind));
+                }
+            }
+        }
+        work.batch = batch;
+        work.sort();
+        decoded
+    }
+
+    fn series(&self, work: &mut Prepared, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) {
+        let series = &batch.series[at];
+        let floats = u64::from(series.samples.1 - series.samples.0);
+        let histograms = u64::from(series.histograms.1 - series.histograms.0);
+        let mut fresh = u32::MAX;
+        let malformed = |work: &mut Prepared, why: String| {
+            *work.defects.entry(why).or_default() += 1;
+            work.malformed[0] += floats;
+            work.malformed[1] += histograms;
+            work.malformed[2] += u64::from(series.exemplars);
+        };
+        if let Some(defect) = series.defect {
+            return malformed(work, defect.to_string());
+        }
+        let known = match self.aliases.get(series.alias) {
+            Some(Known::Unmatched(generation)) if generation != work.generation => None,
+            known => known,
+        };
+        let known = known.unwrap_or_else(|| {
+            let (known, labels) = self.first_sight(batch, at, body, work.generation, rules);
+            if let Some(labels) = labels {
+                fresh = work.fresh.len() as u32;
+                work.fresh.push(labels);
+            }
+            // A series' alias is written once it has its slot; the rest is known now.
+            if fresh == u32::MAX {
+                self.aliases.put(series.alias, known);
+            }
+            known
+        });
+        match known {
+            Known::Malformed(error) => malformed(work, error.to_string()),
+            Known::Own => work.dropped[Reason::OwnOutput as usize] += floats + histograms,
+            Known::Unmatched(_) => work.dropped[Reason::Unmatched as usize] += floats + histograms,
+            Known::Series { id, partition, slot, group, replica } => {
+                let floats = batch.floats(series).iter().map(|sample| sample.timestamp);
+                let histograms = batch.native(series).iter().map(|(at, _)| *at);
+                if let Some(newest) = floats.chain(histograms).max() {
+                    work.saw(group, Millis(newest));
+                }
+                let at = at as u32;
+                work.heads.push(Head { id, alias: series.alias, at, slot, fresh, group, replica, partition });
+            }
+        }
+    }
+
+    /// Parses a label set, selects its rule, and says what it is; its shared labels where it is a
+    /// series that a rule takes.
+    fn first_sight(
+        &self,
+        batch: &Batch,
+        at: usize,
+        body: &[u8],
+        generation: u32,
+        rules: &RuleSet,
+    ) -> (Known, Option<Labels>) {
+        let mut labels = Vec::with_capacity(32);
+        if let Err(error) = read(batch, at, body, rules, &mut labels) {
+            return (Known::Malformed(error), None);
+        }
+        if own::is_own(&labels) {
+            return (Known::Own, None);
+        }
+        if rules.select(|name| value_of(&labels, name)).is_none() {
+            self.note_unmatched(value_of(&labels, crate::labels::NAME).unwrap_or_default());
+            return (Known::Unmatched(generation), None);
+        }
+        let (group, replica) = self.source(&labels, &rules.identity);
+        labels.retain(|(name, _)| *name != rules.identity.replica_label);
+        let id = series_id(&labels);
+        let partition = partition(id, &labels, &rules.identity);
+        (Known::Series { id, partition, slot: u32::MAX, group, replica }, Some(self.interner.intern(&labels)))
+    }
+
+    /// The shared labels of a series whose alias outlived it.
+    pub fn labels_again(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<Labels> {
+        let mut labels = Vec::with_capacity(32);
+        read(batch, at, body, rules, &mut labels).ok()?;
+        labels.retain(|(name, _)| *name != rules.identity.replica_label);
+        Some(self.interner.intern(&labels))
+    }
+
+    fn source(&self, labels: &[(&str, &str)], identity: &Identity) -> (u16, u16) {
+        let cluster = value_of(labels, &identity.cluster_label).unwrap_or_default();
+        let replica = value_of(labels, &identity.replica_label).unwrap_or_default();
+        if cluster.is_empty() && replica.is_empty() {
+            return (0, 0);
+        }
+        let mut sources = self.sources.lock();
+        let group = sources.group(cluster);
+        (group, sources.replica(group, replica))
+    }
+
+    fn note_unmatched(&self, name: &str) {
+        let mut seen = self.unmatched.lock();
+        if let Some(count) = seen.get_mut(name) {
+            *count += 1;
+        } else if seen.len() < MAX_UNMATCHED {
+            seen.insert(name.to_string(), 1);
+        }
+    }
+}
+
+fn read<'b>(
+    batch: &Batch,
+    at: usize,
+    body: &'b [u8],
+    rules: &RuleSet,
+    labels: &mut Vec<(&'b str, &'b str)>,
+) -> Result<(), LabelError> {
+    batch.read_labels(&batch.series[at], body, labels)?;
+    canonicalise(labels, rules.limits.labels)
+}
+
+/// The partition of a series: by all of its labels, or by those the rules name.
+fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identity) -> PartitionId {
+    let Some(names) = &identity.partition_by else { return partition_of(id) };
+    let chosen: Vec<_> = labels.iter().filter(|(name, _)| names.iter().any(|n| n == name)).copied().collect();
+    partition_of(series_id(&chosen))
+}
+
+impl Prepared {
+    fn clear(&mut self) {
+        self.heads.clear();
+        self.order.clear();
+        self.starts.clear();
+        self.fresh.clear();
+        self.families.clear();
+        self.newest.clear();
+        self.dropped = [0; Reason::COUNT];
+        self.defects.clear();
+        self.malformed = [0; 3];
+    }
+
+    fn saw(&mut self, group: u16, newest: Millis) {
+        match self.newest.iter_mut().find(|(have, _)| *have == group) {
+            Some((_, have)) => *have = (*have).max(newest),
+            None => self.newest.push((group, newest)),
+        }
+    }
+
+    /// Counting sort by partition; stable, so the request's order holds within a series.
+    fn sort(&mut self) {
+        self.starts.resize(PARTITIONS + 1, 0);
+        for head in &self.heads {
+            self.starts[usize::from(head.partition) + 1] += 1;
+        }
+        for p in 0..PARTITIONS {
+            self.starts[p + 1] += self.starts[p];
+        }
+        let mut next: [u32; PARTITIONS] = std::array::from_fn(|p| self.starts[p]);
+        self.order.resize(self.heads.len(), 0);
+        for (at, head) in self.heads.iter().enumerate() {
+            let slot = &mut next[usize::from(head.partition)];
+            self.order[*slot as usize] = at as u32;
+            *slot += 1;
+        }
+    }
+
+    /// The heads of a partition, in the order of the request.
+    pub fn of(&self, partition: usize) -> impl Iterator<Item = &Head> {
+        let (from, to) = match self.starts.get(partition..partition + 2) {
+            Some(edges) => (edges[0] as usize, edges[1] as usize),
+            None => (0, 0),
+        };
+        self.order[from..to].iter().map(|at| &self.heads[*at as usize])
+    }
+}

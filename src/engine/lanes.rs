@@ -1,0 +1,205 @@
+//! Lanes: worker threads that own partitions and work through records in sequence order.
+
+use super::apply::{Effects, Work};
+use super::context::Context;
+use super::identify::Prepared;
+use super::{OutputBatch, Shared, Tally};
+use crate::registry::{PARTITIONS, Partition, partition::Series};
+use crate::time::{Millis, Span};
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+/// Slots swept for forgotten series for each record that touches a partition, and one more for
+/// this many samples in it: a silent series is met within some tens of records.
+const SWEEP_EVERY: usize = 16;
+
+/// A body with its place in the order.
+pub(super) struct Step {
+    sequence: u64,
+    context: Arc<Context>,
+    work: Prepared,
+    bytes: Bytes,
+    latest: Millis,
+}
+
+impl Step {
+    pub(super) fn new(
+        sequence: u64,
+        context: Arc<Context>,
+        work: Prepared,
+        bytes: Bytes,
+        latest: Millis,
+    ) -> Step {
+        Step { sequence, context, work, bytes, latest }
+    }
+}
+
+/// A step on its way through the lanes. The last lane to let go of it sends it back.
+struct Shipped {
+    step: Step,
+    tally: Mutex<Tally>,
+    done: Sender<(Step, Tally)>,
+}
+
+/// Waits for a step to be applied by every lane.
+pub(super) struct Pending(Receiver<(Step, Tally)>);
+
+impl Pending {
+    /// Blocks until the step is applied; gives back its sequence, its tally and its memory. `None`
+    /// where the lanes have ended with the step in their queue.
+    pub(super) fn wait(self) -> Option<(u64, Tally, Prepared)> {
+        let (step, tally) = self.0.recv().ok()?;
+        Some((step.sequence, tally, step.work))
+    }
+}
+
+/// The lanes.
+pub(super) struct Lanes {
+    queues: Vec<Sender<Arc<Shipped>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Lanes {
+    /// Starts `count` lanes.
+    pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Lanes {
+        let mut lanes = Lanes { queues: Vec::new(), threads: Vec::new() };
+        for lane in 0..count {
+            let (queue, steps) = unbounded::<Arc<Shipped>>();
+            let shared = shared.clone();
+            let work = move || {
+                for shipped in steps {
+                    shipped.run(&shared, lane, count);
+                    Shipped::let_go(shipped);
+                }
+            };
+            match std::thread::Builder::new().name(format!("lane-{lane}")).spawn(work) {
+                Ok(thread) => {
+                    lanes.queues.push(queue);
+                    lanes.threads.push(thread);
+                }
+                Err(error) => {
+                    // Partitions belong to lanes by number, so it is all of them or none.
+                    tracing::error!(%error, "cannot start worker threads; scoring on the receiving threads");
+                    lanes.queues.clear();
+                    break;
+                }
+            }
+        }
+        lanes
+    }
+
+    /// Hands a step to the lanes. Called under the lock of the order, so queues are in its order.
+    /// Without lanes the step is applied here and now.
+    pub(super) fn submit(&self, step: Step, shared: &Shared) -> Pending {
+        let (done, wait) = bounded(1);
+        let shipped = Arc::new(Shipped { step, tally: Mutex::default(), done });
+        if self.queues.is_empty() {
+            shipped.run(shared, 0, 1);
+        }
+        for queue in &self.queues {
+            // A lane ends only when the engine is dropped.
+            let _ = queue.send(shipped.clone());
+        }
+        Shipped::let_go(shipped);
+        Pending(wait)
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.queues.clear();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shipped {
+    fn let_go(shipped: Arc<Shipped>) {
+        if let Some(Shipped { step, tally, done }) = Arc::into_inner(shipped) {
+            // Nobody waits any more where the caller has panicked.
+            let _ = done.send((step, tally.into_inner()));
+        }
+    }
+
+    /// Applies the step to the partitions of one lane.
+    fn run(&self, shared: &Shared, lane: usize, lanes: usize) {
+        let mut tally = Tally::default();
+        let all = AssertUnwindSafe(|| {
+            for number in (lane..PARTITIONS).step_by(lanes) {
+                if self.step.work.of(number).next().is_some() {
+                    self.partition(shared, number, &mut tally);
+                }
+            }
+        });
+        // A defect of ours must cost one record's share, not the lane and with it every sender.
+        if catch_unwind(all).is_err() {
+            tracing::error!(sequence = self.step.sequence, lane, "a record was not applied in full: a bug");
+        }
+        self.tally.lock().join(&tally);
+    }
+
+    fn partition(&self, shared: &Shared, number: usize, tally: &mut Tally) {
+        let Some(mut partition) = shared.partitions.get_mut(&(number as u8)) else { return };
+        let mut effects = Effects::default();
+        let context = &*self.step.context;
+        let work = Work {
+            context,
+            body: &self.step.work,
+            bytes: &self.step.bytes,
+            identifier: &shared.identifier,
+            latest: self.step.latest,
+            want_all: shared.want_all,
+            kept: &shared.kept,
+        };
+        work.apply(&mut partition, number, &mut effects);
+        partition.sequence = self.step.sequence;
+        let slots = 1 + self.step.work.of(number).count() / SWEEP_EVERY;
+        sweep(&mut partition, context, slots, &shared.kept);
+        drop(partition);
+        for (key, known) in effects.aliases.drain(..) {
+            shared.identifier.aliases.put(key, known);
+        }
+        tally.join(&effects.tally);
+        if effects.outputs.is_empty() {
+            return;
+        }
+        let batch = Arc::new(OutputBatch {
+            sequence: self.step.sequence,
+            partition: number as u16,
+            names: context.rules.output_names,
+            outputs: effects.outputs,
+        });
+        for sink in &shared.sinks {
+            sink.take(&batch);
+        }
+    }
+}
+
+/// Looks at the next few slots and forgets the series that have been silent for `forget_after` and
+/// a quarter (at most an hour) more, so that samples that come a little late still find theirs.
+pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, kept: &AtomicUsize) -> usize {
+    let limit = context.rules.forget_after.0;
+    let limit = limit.saturating_add((limit / 4).min(Span::HOUR.0));
+    let silent = |series: &Series| context.observed(series.group).0.saturating_sub(series.newest.0) > limit;
+    let mut removed = 0;
+    for _ in 0..slots {
+        let bound = partition.series.bound();
+        if bound == 0 {
+            break;
+        }
+        let at = partition.sweep_from % bound;
+        partition.sweep_from = at + 1;
+        if partition.series.get(at).is_some_and(silent) {
+            partition.remove(at);
+            removed += 1;
+        }
+    }
+    kept.fetch_sub(removed, Ordering::Relaxed);
+    removed
+}

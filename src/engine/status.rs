@@ -1,0 +1,173 @@
+//! What the engine tells of itself.
+
+use super::lanes::sweep;
+use super::{Engine, Shared};
+use crate::labels::{Labels, Selector};
+use crate::registry::{Partition, Series, Signal};
+use crate::rules::As;
+use crate::time::Millis;
+use std::sync::Arc;
+
+/// Why a known series is or is not scored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    /// No rule takes it any more.
+    Unmatched,
+    /// Has seen `have` of the `need` samples.
+    Warming {
+        /// Samples seen.
+        have: u32,
+        /// Samples needed.
+        need: u32,
+    },
+    /// Scored.
+    Scored {
+        /// The last score.
+        score: f64,
+        /// The last value of the signal.
+        value: f64,
+    },
+    /// Ended with a stale marker.
+    Stale,
+}
+
+/// A signal of a known series, for people.
+#[derive(Clone, Debug)]
+pub struct SignalStatus {
+    /// The series.
+    pub labels: Labels,
+    /// The rule that takes it.
+    pub rule: Option<String>,
+    /// The signal.
+    pub transform: As,
+    /// Why it is or is not scored.
+    pub standing: Standing,
+    /// The newest sample's time.
+    pub newest: Millis,
+}
+
+/// Sizes, for `/api/v1/status` and `/metrics`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Series kept.
+    pub series: u64,
+    /// Signals still warming up.
+    pub warming: u64,
+    /// Signals scored.
+    pub scored: u64,
+    /// Signals that ended with a stale marker and are not yet forgotten.
+    pub stale: u64,
+    /// Alias cache entries.
+    pub aliases: u64,
+    /// Bytes by part: `identity`, `index`, `models`, `aliases`.
+    pub bytes: [(&'static str, u64); 4],
+    /// The last sequence given out.
+    pub sequence: u64,
+    /// Rule-set generation.
+    pub generation: u64,
+}
+
+impl Engine {
+    /// Known signals of series that fit any of the selectors (all when empty), at most `limit`, in
+    /// no particular order.
+    pub fn signals(&self, selectors: &[Selector], limit: usize) -> Vec<SignalStatus> {
+        let rules = self.rules();
+        let mut found = Vec::new();
+        for entry in &self.shared.partitions {
+            let partition: &Partition = &entry;
+            for (_, series) in partition.series.iter() {
+                let fits = |selector: &Selector| selector.matches(|name| series.labels.get(name));
+                if !selectors.is_empty() && !selectors.iter().any(fits) {
+                    continue;
+                }
+                let rule = rules.select(|name| series.labels.get(name)).map(|at| &rules.rules[at]);
+                for signal in partition.signals_of(series) {
+                    if found.len() == limit {
+                        return found;
+                    }
+                    let standing = match rule {
+                        None => Standing::Unmatched,
+                        Some(rule) => standing(series, signal, rule.params.min_samples),
+                    };
+                    found.push(SignalStatus {
+                        labels: series.labels.clone(),
+                        rule: rule.map(|rule| rule.name.clone()),
+                        transform: signal.transform,
+                        standing,
+                        newest: series.newest,
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// Names of metrics that no rule takes, with how many label sets were seen of each (bounded).
+    pub fn unmatched(&self) -> Vec<(String, u64)> {
+        self.shared.identifier.unmatched.lock().iter().map(|(name, seen)| (name.clone(), *seen)).collect()
+    }
+
+    /// Forgets what has been silent by observed time, in every partition; returns how many series.
+    /// Partitions that receive samples do this by themselves, bit by bit.
+    pub fn sweep(&self) -> usize {
+        let context = self.order.lock().context.clone();
+        let mut removed = 0;
+        for mut entry in self.shared.partitions.iter_mut() {
+            let slots = entry.series.bound() as usize;
+            removed += sweep(&mut entry, &context, slots, &self.shared.kept);
+        }
+        self.shared.identifier.interner.sweep();
+        removed
+    }
+
+    /// Sizes. Walks all states: not for every second.
+    pub fn stats(&self) -> EngineStats {
+        let (sequence, generation) = {
+            let order = self.order.lock();
+            (order.sequence, order.context.generation.into())
+        };
+        let mut stats = EngineStats { sequence, generation, ..EngineStats::default() };
+        let (mut identity, mut index, mut models) = (0, 0, 0);
+        for entry in &self.shared.partitions {
+            let partition: &Partition = &entry;
+            index += partition.index_bytes();
+            identity += partition.series.bytes();
+            models += partition.signals.bytes();
+            for (_, series) in partition.series.iter() {
+                stats.series += 1;
+                identity += 32 + series.labels.pairs().len() * size_of::<usize>();
+                for signal in partition.signals_of(series) {
+                    models += signal.model.heap_bytes();
+                    match standing(series, signal, 0) {
+                        Standing::Scored { .. } => stats.scored += 1,
+                        Standing::Stale => stats.stale += 1,
+                        _ => stats.warming += 1,
+                    }
+                }
+            }
+        }
+        let Shared { identifier, .. } = &*Arc::clone(&self.shared);
+        identity += identifier.interner.bytes();
+        stats.aliases = identifier.aliases.len() as u64;
+        let aliases = identifier.aliases.bytes();
+        let part = |name, bytes: usize| (name, bytes as u64);
+        stats.bytes = [
+            part("identity", identity),
+            part("index", index),
+            part("models", models),
+            part("aliases", aliases),
+        ];
+        stats
+    }
+}
+
+fn standing(series: &Series, signal: &Signal, need: u32) -> Standing {
+    let (score, value) = signal.last;
+    if series.stale {
+        Standing::Stale
+    } else if score.is_nan() {
+        Standing::Warming { have: signal.model.samples(), need }
+    } else {
+        Standing::Scored { score, value }
+    }
+}

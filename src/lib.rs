@@ -1,0 +1,36 @@
+//! oddity scores every Prometheus series as it arrives by remote write, and writes the scores back.
+//!
+//! The rooms are layered in floors; a module uses only modules on lower floors (a test holds that).
+//! `ARCHITECTURE.md` walks through them.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+// F0: facts about time, labels and numbers.
+pub mod labels;
+pub mod stats;
+pub mod time;
+// F1: the wire.
+pub mod wire;
+// F2: detection.
+pub mod calibrate;
+pub mod detect;
+// F3: what a user configures, and the record.
+pub mod record;
+pub mod rules;
+// F4: partitions of series.
+pub mod registry;
+// F5: the engine.
+pub mod engine;
+// F6: the edges.
+pub mod emit;
+pub mod ingest;
+// F7: tools over the engine.
+pub mod backtest;
+pub mod simulate;
+// F8: what is shown.
+pub mod api;
+pub mod telemetry;
+// F9: the application.
+pub mod app;
+pub mod cli;
+pub mod config;

@@ -1,0 +1,150 @@
+//! The alias cache: from a hash of the raw label bytes to the series they name.
+//!
+//! It is only a cache: an entry may be dropped at any time and is made again from the labels. It is
+//! bounded by two generations a shard: when the young one is full it becomes the old one, and what
+//! is still used moves back.
+
+use super::PartitionId;
+use crate::labels::{LabelError, SeriesId};
+use hashbrown::HashTable;
+use parking_lot::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a label set, as it came on the wire, is known to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Known {
+    /// A series that a rule took.
+    Series {
+        /// Its identity.
+        id: SeriesId,
+        /// Its partition.
+        partition: PartitionId,
+        /// Where it was in the partition's slab: a hint, checked against the id.
+        slot: u32,
+        /// Its source group (0: none named).
+        group: u16,
+        /// Its HA pair (0: not one of a pair).
+        replica: u16,
+    },
+    /// No rule of this generation takes it.
+    Unmatched(u32),
+    /// One of our own outputs, on its way round.
+    Own,
+    /// Malformed.
+    Malformed(LabelError),
+}
+
+/// An entry: the hash of the raw labels, and what they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Alias {
+    /// xxh3-128 of the label bytes, seeded.
+    pub key: u128,
+    /// What they are.
+    pub known: Known,
+}
+
+const SHARDS: usize = 256;
+
+#[derive(Debug, Default)]
+struct Shard {
+    young: HashTable<Alias>,
+    old: HashTable<Alias>,
+}
+
+/// The cache. Safe to use from many threads.
+#[derive(Debug)]
+pub struct AliasCache {
+    shards: Vec<RwLock<Shard>>,
+    capacity: AtomicU64,
+}
+
+impl AliasCache {
+    /// A cache of at most about `capacity` entries.
+    pub fn new(capacity: usize) -> AliasCache {
+        let cache = AliasCache {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            capacity: AtomicU64::new(0),
+        };
+        cache.set_capacity(capacity);
+        cache
+    }
+
+    /// Changes the bound; takes effect as entries come.
+    pub fn set_capacity(&self, capacity: usize) {
+        self.capacity.store((capacity / SHARDS / 2).max(4) as u64, Ordering::Relaxed);
+    }
+
+    fn shard(&self, key: u128) -> &RwLock<Shard> {
+        // The table takes its position and tags from the low half.
+        &self.shards[(key >> 64) as usize % SHARDS]
+    }
+
+    /// What a label set is known to be.
+    pub fn get(&self, key: u128) -> Option<Known> {
+        let shard = self.shard(key).read();
+        let young = shard.young.find(key as u64, |have| have.key == key).map(|alias| alias.known);
+        if young.is_some() {
+            return young;
+        }
+        let known = shard.old.find(key as u64, |have| have.key == key)?.known;
+        drop(shard);
+        self.put(key, known);
+        Some(known)
+    }
+
+    /// Remembers what a label set is.
+    pub fn put(&self, key: u128, known: Known) {
+        let mut shard = self.shard(key).write();
+        if let Some(have) = shard.young.find_mut(key as u64, |have| have.key == key) {
+            have.known = known;
+            return;
+        }
+        if shard.young.len() as u64 >= self.capacity.load(Ordering::Relaxed) {
+            shard.old = std::mem::take(&mut shard.young);
+        }
+        shard.young.insert_unique(key as u64, Alias { key, known }, |alias| alias.key as u64);
+    }
+
+    /// Forgets everything: after a change of what makes an identity.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            *shard.write() = Shard::default();
+        }
+    }
+
+    /// Entries, an entry in both generations counted twice.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read()).map(|shard| shard.young.len() + shard.old.len()).sum()
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the tables.
+    pub fn bytes(&self) -> usize {
+        let entry = size_of::<Alias>() + 1;
+        let slots = |table: &HashTable<Alias>| table.capacity() * 8 / 7 * entry;
+        self.shards.iter().map(|shard| shard.read()).map(|s| slots(&s.young) + slots(&s.old)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_remembers_what_is_used_and_stays_bounded() {
+        let cache = AliasCache::new(SHARDS * 2 * 8);
+        let key = |i: u64| xxhash_rust::xxh3::xxh3_128(&i.to_le_bytes());
+        for i in 0..100_000 {
+            cache.put(key(i), Known::Unmatched(i as u32));
+            assert_eq!(cache.get(key(0)), Some(Known::Unmatched(0)), "the one in use stays (at {i})");
+        }
+        assert!(cache.len() <= SHARDS * 2 * 8, "{}", cache.len());
+        assert_eq!(cache.get(key(1)), None);
+        cache.clear();
+        assert!(cache.is_empty());
+    }
+}

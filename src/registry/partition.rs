@@ -1,0 +1,175 @@
+//! One partition: its series, their signals and the index from identity to series.
+
+use super::Slab;
+use crate::detect::Model;
+use crate::labels::{Labels, SeriesId};
+use crate::rules::As;
+use crate::time::Millis;
+use crate::wire::{Histogram, MetricKind};
+use hashbrown::HashTable;
+
+/// No signal: the end of a series' list.
+pub const NONE: u32 = u32::MAX;
+
+/// A series that a rule took.
+#[derive(Debug)]
+pub struct Series {
+    /// Its identity.
+    pub id: SeriesId,
+    /// Its canonical labels.
+    pub labels: Labels,
+    /// The newest sample's time; samples at or before it are dropped.
+    pub newest: Millis,
+    /// The rule-set generation that `rule` and the signals are of.
+    pub generation: u32,
+    /// The rule's place in that generation; `None` where none takes it any more.
+    pub rule: Option<u16>,
+    /// Its source group.
+    pub group: u16,
+    /// Its type as known when its signals were made.
+    pub kind: MetricKind,
+    /// Whether the newest sample was a stale marker.
+    pub stale: bool,
+    /// Whether float samples have been seen.
+    pub floats: bool,
+    /// Whether native histograms have been seen.
+    pub histograms: bool,
+    /// The first of its signals, [`NONE`] if it has none.
+    pub first: u32,
+}
+
+/// The last sample of a counter or histogram, from which the next one's increase is taken.
+#[derive(Debug, Default)]
+pub enum Previous {
+    /// Nothing yet, or nothing that may be continued.
+    #[default]
+    Nothing,
+    /// A counter's value.
+    Value(Millis, f64),
+    /// A histogram.
+    Histogram(Millis, Box<Histogram>),
+}
+
+/// One scalar signal of a series (`as`) and its model.
+#[derive(Debug)]
+pub struct Signal {
+    /// What the samples are turned into.
+    pub transform: As,
+    /// Key of the model's parameters: a signal lives on through a reload that keeps it.
+    pub params: u64,
+    /// The next signal of the series, or [`NONE`].
+    pub next: u32,
+    /// Whether it has been scored since the series last (re)started.
+    pub scored: bool,
+    /// What increases are taken from.
+    pub previous: Previous,
+    /// The last score and the last value.
+    pub last: (f64, f64),
+    /// Score and time of the last output that was let out, for `emit_when`.
+    pub emitted: Option<(f32, Millis)>,
+    /// The model.
+    pub model: Model,
+}
+
+/// A partition. Everything in it is a function of the records applied to it, in their order.
+#[derive(Debug, Default)]
+pub struct Partition {
+    /// The last record applied.
+    pub sequence: u64,
+    /// Series by slot.
+    pub series: Slab<Series>,
+    /// Signals by slot; each is in one series' list.
+    pub signals: Slab<Signal>,
+    /// Where the sweep for forgotten series goes on.
+    pub sweep_from: u32,
+    index: HashTable<u32>,
+}
+
+impl Partition {
+    /// The slot of a series, first looked for at `hint`.
+    pub fn find(&self, id: SeriesId, hint: u32) -> Option<u32> {
+        if self.series.get(hint).is_some_and(|series| series.id == id) {
+            return Some(hint);
+        }
+        let same = |at: &u32| self.series.get(*at).is_some_and(|series| series.id == id);
+        self.index.find(id.0 as u64, same).copied()
+    }
+
+    /// Adds a series that is not there yet; returns its slot.
+    pub fn insert(&mut self, series: Series) -> u32 {
+        let id = series.id;
+        let at = self.series.insert(series);
+        let all = &self.series;
+        self.index.insert_unique(id.0 as u64, at, |at| all.get(*at).map_or(0, |s| s.id.0 as u64));
+        at
+    }
+
+    /// Removes a series and its signals.
+    pub fn remove(&mut self, at: u32) {
+        self.drop_signals(at);
+        let Some(series) = self.series.remove(at) else { return };
+        if let Ok(entry) = self.index.find_entry(series.id.0 as u64, |have| *have == at) {
+            entry.remove();
+        }
+    }
+
+    /// Removes all signals of a series.
+    pub fn drop_signals(&mut self, at: u32) {
+        let Some(series) = self.series.get_mut(at) else { return };
+        let mut next = std::mem::replace(&mut series.first, NONE);
+        while let Some(signal) = self.signals.remove(next) {
+            next = signal.next;
+        }
+    }
+
+    /// The signals of a series, in their order.
+    pub fn signals_of(&self, series: &Series) -> impl Iterator<Item = &Signal> {
+        let mut at = series.first;
+        std::iter::from_fn(move || {
+            let signal = self.signals.get(at)?;
+            at = signal.next;
+            Some(signal)
+        })
+    }
+
+    /// Bytes of the index.
+    pub fn index_bytes(&self) -> usize {
+        self.index.capacity() * 8 / 7 * (size_of::<u32>() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(id: u128) -> Series {
+        Series {
+            id: SeriesId(id),
+            labels: Labels::from_pairs(&[("__name__", "m")]),
+            newest: Millis::MIN,
+            generation: 0,
+            rule: Some(0),
+            group: 0,
+            kind: MetricKind::Gauge,
+            stale: false,
+            floats: true,
+            histograms: false,
+            first: NONE,
+        }
+    }
+
+    #[test]
+    fn series_are_found_by_hint_and_by_index_and_leave_nothing_behind() {
+        let mut partition = Partition::default();
+        let slots: Vec<u32> = (0..100).map(|i| partition.insert(series(i))).collect();
+        for (i, at) in slots.iter().enumerate() {
+            assert_eq!(partition.find(SeriesId(i as u128), 0), Some(*at));
+            assert_eq!(partition.find(SeriesId(i as u128), *at), Some(*at));
+        }
+        partition.remove(slots[3]);
+        assert_eq!(partition.find(SeriesId(3), slots[3]), None);
+        assert_eq!(partition.insert(series(1000)), slots[3], "the slot is used again");
+        assert_eq!(partition.find(SeriesId(3), slots[3]), None, "and a stale hint is seen through");
+        assert_eq!(partition.find(SeriesId(1000), 5), Some(slots[3]));
+    }
+}

@@ -1,0 +1,9 @@
+//! Rules: which series are scored, how, and what is written back. Immutable; swapped whole on reload.
+
+pub mod budget;
+pub mod model;
+pub mod schema;
+pub mod selector;
+pub mod yaml;
+
+pub use model::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet, Silence};

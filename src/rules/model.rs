@@ -1,0 +1,213 @@
+//! The compiled rules: what the engine reads.
+
+use crate::detect::{ModelParams, ReadOut};
+use crate::labels::Selector;
+use crate::time::Span;
+use crate::wire::MetricKind;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a series' samples are turned into before they are modelled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum As {
+    /// The value itself.
+    Value,
+    /// Increase per second, counter resets handled.
+    Rate,
+    /// Increase since the last sample, counter resets handled.
+    Delta,
+    /// Native histogram: observations per second.
+    CountRate,
+    /// Native histogram: mean of the observations since the last sample.
+    Mean,
+    /// Native histogram: this quantile (0 to 1) of the observations since the last sample.
+    Quantile(f64),
+}
+
+impl fmt::Display for As {
+    /// As written in `rules.yaml` and in the `as` label.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            As::Value => f.write_str("value"),
+            As::Rate => f.write_str("rate"),
+            As::Delta => f.write_str("delta"),
+            As::CountRate => f.write_str("count_rate"),
+            As::Mean => f.write_str("mean"),
+            As::Quantile(q) => write!(f, "quantile({q})"),
+        }
+    }
+}
+
+/// Which outputs a rule writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmitSet {
+    /// `anomaly_score`
+    pub score: bool,
+    /// `anomaly_flag`
+    pub flag: bool,
+    /// `anomaly_expected`, `anomaly_lower`, `anomaly_upper`
+    pub bands: bool,
+    /// `anomaly_detector_score`
+    pub detectors: bool,
+}
+
+/// When outputs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EmitWhen {
+    /// For every sample.
+    #[default]
+    Always,
+    /// When the score moved by more than 0.05 or the flag changed, and at least every 4 min.
+    Changed,
+    /// While the score is at least 1, and once when it falls below.
+    Anomalous,
+}
+
+/// The names outputs are written under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputNames {
+    /// `anomaly_score`, `anomaly_flag`, …
+    #[default]
+    Oddity,
+    /// `anomaly_score`, `y`, `yhat`, `yhat_lower`, `yhat_upper` with the label `for`.
+    VmAnomaly,
+}
+
+/// When a series that stops is an anomaly (scored by a later version; validated now).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// Observed time without a sample.
+    pub after: Span,
+}
+
+/// One rule, checked and compiled.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name: unique, the value of the `rule` label.
+    pub name: String,
+    /// A series is taken when any of these fits.
+    pub selectors: Vec<Selector>,
+    /// What is modelled; empty means `auto`.
+    pub transforms: Vec<As>,
+    /// What shapes the models: part of the state's key.
+    pub params: ModelParams,
+    /// How scores are read out.
+    pub read: ReadOut,
+    /// Silence of a series.
+    pub silence: Option<Silence>,
+    /// Labels that learning outlives.
+    pub identity_without: Vec<String>,
+    /// Labels that name the cohort.
+    pub cohort: Vec<String>,
+    /// Outputs.
+    pub emit: EmitSet,
+    /// When outputs are written.
+    pub emit_when: EmitWhen,
+    /// Labels added to the outputs; a source label of that name wins. Sorted by name.
+    pub labels: Vec<(String, String)>,
+    /// Classic `_bucket` series are skipped unless a rule asks for them.
+    pub buckets: bool,
+}
+
+/// How label sets become identities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The label that names an HA pair. Default `cluster`.
+    pub cluster_label: String,
+    /// The label that tells replicas apart, dropped from the identity. Default `__replica__`.
+    pub replica_label: String,
+    /// Labels that choose the partition; `None`: the whole identity.
+    pub partition_by: Option<Vec<String>>,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { cluster_label: "cluster".into(), replica_label: "__replica__".into(), partition_by: None }
+    }
+}
+
+/// Bounds on what the engine keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Series in all. Default 2,000,000.
+    pub max_series: usize,
+    /// Entries of the alias cache. Default 4,000,000.
+    pub max_aliases: usize,
+    /// Bounds on a label set.
+    pub labels: crate::labels::LabelLimits,
+    /// Samples further ahead of receipt than this are dropped. Default 10 m.
+    pub max_ahead: Span,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_series: 2_000_000,
+            max_aliases: 4_000_000,
+            labels: Default::default(),
+            max_ahead: Span::minutes(10),
+        }
+    }
+}
+
+/// All rules and what else shapes scores: one generation.
+#[derive(Clone, Debug)]
+pub struct RuleSet {
+    /// The rules in order; the first that fits takes a series.
+    pub rules: Vec<Arc<Rule>>,
+    /// Identities.
+    pub identity: Identity,
+    /// Bounds.
+    pub limits: Limits,
+    /// Series silent for this long, by observed time, are forgotten. Default 24 h.
+    pub forget_after: Span,
+    /// Names of outputs.
+    pub output_names: OutputNames,
+}
+
+impl Default for RuleSet {
+    /// No rule: nothing is scored.
+    fn default() -> Self {
+        RuleSet {
+            rules: Vec::new(),
+            identity: Identity::default(),
+            limits: Limits::default(),
+            forget_after: Span::hours(24),
+            output_names: OutputNames::default(),
+        }
+    }
+}
+
+impl RuleSet {
+    /// The first rule that takes a series, by index. Classic `_bucket` series (name suffix
+    /// `_bucket` and an `le` label) are taken only by rules with `buckets`.
+    pub fn select<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> Option<usize> {
+        let bucket =
+            get("le").is_some() && get(crate::labels::NAME).is_some_and(|name| name.ends_with("_bucket"));
+        self.rules.iter().position(|rule| {
+            (!bucket || rule.buckets) && rule.selectors.iter().any(|selector| selector.matches(&get))
+        })
+    }
+}
+
+/// What `as: auto` means for a series: from its type when known, else from the name's suffix.
+pub fn auto_transform(kind: MetricKind, name: &str, native_histogram: bool) -> As {
+    if native_histogram {
+        return As::CountRate;
+    }
+    let counter_name = ["_total", "_sum", "_count"].iter().any(|suffix| name.ends_with(suffix));
+    match kind {
+        MetricKind::Counter => As::Rate,
+        MetricKind::Gauge | MetricKind::Info | MetricKind::StateSet => As::Value,
+        MetricKind::Histogram | MetricKind::Summary | MetricKind::GaugeHistogram => {
+            if counter_name && kind != MetricKind::GaugeHistogram { As::Rate } else { As::Value }
+        }
+        MetricKind::Unknown => {
+            if counter_name {
+                As::Rate
+            } else {
+                As::Value
+            }
+        }
+    }
+}

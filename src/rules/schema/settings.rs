@@ -1,0 +1,333 @@
+//! What may stand in `defaults` and in each rule.
+
+use super::{LATER, is_label_name, label_names};
+use crate::detect::{Detector, DetectorSet, Direction, ModelParams, ReadOut, Season};
+use crate::labels::{LabelLimits, Selector};
+use crate::rules::budget::Budget;
+use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
+use crate::rules::yaml::{Map, Node};
+use crate::time::Span;
+
+/// A rule without its name and selectors.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    transforms: Vec<As>,
+    params: ModelParams,
+    read: ReadOut,
+    silence: Option<Silence>,
+    identity_without: Vec<String>,
+    cohort: Vec<String>,
+    emit: EmitSet,
+    emit_when: EmitWhen,
+    labels: Vec<(String, String)>,
+    buckets: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            transforms: Vec::new(),
+            params: ModelParams::default(),
+            read: ReadOut::default(),
+            silence: None,
+            identity_without: Vec::new(),
+            cohort: Vec::new(),
+            emit: EmitSet { score: true, flag: true, bands: false, detectors: false },
+            emit_when: EmitWhen::default(),
+            labels: Vec::new(),
+            buckets: false,
+        }
+    }
+}
+
+const SCORED_LATER: &str = "accepted, and has no effect in this version";
+
+impl Settings {
+    pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>) -> Rule {
+        Rule {
+            name,
+            selectors,
+            transforms: self.transforms,
+            params: self.params,
+            read: self.read,
+            silence: self.silence,
+            identity_without: self.identity_without,
+            cohort: self.cohort,
+            emit: self.emit,
+            emit_when: self.emit_when,
+            labels: self.labels,
+            buckets: self.buckets,
+        }
+    }
+
+    /// Takes over what a map says; what it leaves out stays as it is.
+    pub(super) fn read(&mut self, map: &mut Map<'_>, names: OutputNames) {
+        set(&mut self.transforms, map.take("as").and_then(|node| transforms(&node)));
+        self.read_out(map);
+        self.models(map);
+        self.season(map);
+        self.outputs(map, names);
+        if let Some(node) = map.take("silence")
+            && let Some(mut fields) = node.map()
+        {
+            let after = fields.require("after", "how long a series may be silent, such as 5m");
+            let after = after.and_then(|node| node.duration(Span::SECOND..=Span::days(30)));
+            self.silence = after.map(|after| Silence { after }).or(self.silence);
+            fields.finish();
+            node.note(SCORED_LATER);
+        }
+        for (name, to) in [("identity_without", &mut self.identity_without), ("cohort", &mut self.cohort)] {
+            if let Some(node) = map.take(name) {
+                set(to, label_names(&node));
+                node.note(SCORED_LATER);
+            }
+        }
+        set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
+        for name in ["forecast", "narrate", "notify", "responses", "ignore"] {
+            map.refuse(name, LATER);
+        }
+    }
+
+    /// How scores are read out of the evidence.
+    fn read_out(&mut self, map: &mut Map<'_>) {
+        if let Some(budget) = map.take("false_alarms").and_then(|node| node.parse(Budget::parse)) {
+            self.read.budget = budget.span;
+        }
+        if let Some(quiet) = map.take("quiet").and_then(|node| node.duration(Span::SECOND..=Span::days(7))) {
+            self.read.quiet = Some(quiet);
+        }
+        let directions = [("both", Direction::Both), ("up", Direction::Up), ("down", Direction::Down)];
+        set(&mut self.read.direction, map.take("direction").and_then(|node| node.choice(&directions)));
+        if let Some(mut fields) = map.take("min_change").and_then(|node| node.map()) {
+            let change = &mut self.read.min_change;
+            let absolute = fields.take("absolute");
+            let absolute = absolute.and_then(|node| node.number("a number of at least 0", |x| x >= 0.0));
+            set(&mut change.absolute, absolute);
+            set(&mut change.relative, fields.take("relative").and_then(|node| node.parse(fraction)));
+            fields.finish();
+        }
+    }
+
+    /// What shapes the models.
+    fn models(&mut self, map: &mut Map<'_>) {
+        let params = &mut self.params;
+        let detectors = map.take("detectors");
+        set(&mut params.detectors, detectors.and_then(|node| detector_set(&node)));
+        let samples = map.take("min_samples").and_then(|node| node.whole(2..=1_000_000));
+        set(&mut params.min_samples, samples.and_then(|n| u32::try_from(n).ok()));
+        let accept = map.take("accept_shift_after");
+        let accept = accept.and_then(|node| node.duration(Span::MINUTE..=Span::days(365)));
+        set(&mut params.accept_shift_after, accept);
+        let Some(mut models) = map.take("models").and_then(|node| node.map()) else { return };
+        if let Some(mut ewma) = models.take("ewma").and_then(|node| node.map()) {
+            let half_life = ewma.take("half_life");
+            let half_life = half_life.and_then(|node| node.duration(Span::SECOND..=Span::days(30)));
+            set(&mut params.ewma_half_life, half_life);
+            ewma.finish();
+        }
+        if let Some(mut zscore) = models.take("zscore").and_then(|node| node.map()) {
+            let window = zscore.take("window").and_then(|node| node.whole(4..=4096));
+            set(&mut params.zscore_window, window.and_then(|n| u16::try_from(n).ok()));
+            zscore.finish();
+        }
+        if let Some(mut gains) = models.take("holt_winters").and_then(|node| node.map()) {
+            let above = "a number above 0 and at most 1";
+            let within = "a number from 0 to 1";
+            let positive = |x: f64| x > 0.0 && x <= 1.0;
+            set(&mut params.alpha, gains.take("alpha").and_then(|node| node.number(above, positive)));
+            let unit = |x: f64| (0.0..=1.0).contains(&x);
+            set(&mut params.beta, gains.take("beta").and_then(|node| node.number(within, unit)));
+            set(&mut params.gamma, gains.take("gamma").and_then(|node| node.number(within, unit)));
+            set(&mut params.phi, gains.take("phi").and_then(|node| node.number(above, positive)));
+            gains.finish();
+        }
+        models.refuse("rarity", "rarity has no parameters; remove it");
+        models.finish();
+    }
+
+    fn season(&mut self, map: &mut Map<'_>) {
+        set(&mut self.params.season, map.take("season").and_then(|node| season(&node)));
+        set(&mut self.params.utc_offset, map.take("timezone").and_then(|node| node.parse(standard_offset)));
+    }
+
+    fn outputs(&mut self, map: &mut Map<'_>, names: OutputNames) {
+        set(&mut self.emit, map.take("emit").and_then(|node| emit(&node)));
+        let when = [
+            ("always", EmitWhen::Always),
+            ("changed", EmitWhen::Changed),
+            ("anomalous", EmitWhen::Anomalous),
+        ];
+        set(&mut self.emit_when, map.take("emit_when").and_then(|node| node.choice(&when)));
+        for (key, name, node) in map.take("labels").and_then(|node| node.pairs()).unwrap_or_default() {
+            // A map with a name twice is complained of by `pairs`.
+            if let Some(value) = output_label(&key, &name, &node, names) {
+                self.labels.retain(|(have, _)| *have != name);
+                self.labels.push((name, value));
+            }
+        }
+        self.labels.sort();
+    }
+}
+
+fn set<T>(to: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *to = value;
+    }
+}
+
+/// `10%` or `0.1`.
+fn fraction(text: &str) -> Result<f64, String> {
+    let (number, scale) = match text.strip_suffix('%') {
+        Some(number) => (number.trim_end(), 100.0),
+        None => (text, 1.0),
+    };
+    match number.parse::<f64>() {
+        Ok(x) if x.is_finite() && x >= 0.0 => Ok(x / scale),
+        _ => Err(format!("expected a share of the expected value, such as 10% or 0.1, found {text:?}")),
+    }
+}
+
+fn transform(text: &str) -> Result<As, String> {
+    let wrong = || {
+        format!(
+            "expected auto, value, rate, delta, count_rate, mean or quantile(q) with q from 0 to 1, found {text:?}"
+        )
+    };
+    Ok(match text {
+        "value" => As::Value,
+        "rate" => As::Rate,
+        "delta" => As::Delta,
+        "count_rate" => As::CountRate,
+        "mean" => As::Mean,
+        _ => {
+            let q = text.strip_prefix("quantile(").and_then(|rest| rest.strip_suffix(')'));
+            let q = q.and_then(|q| q.trim().parse::<f64>().ok()).filter(|q| (0.0..=1.0).contains(q));
+            // Adding zero makes -0 the 0 it equals: the text becomes a label.
+            As::Quantile(q.ok_or_else(wrong)? + 0.0)
+        }
+    })
+}
+
+/// Empty for `auto`.
+fn transforms(node: &Node<'_>) -> Option<Vec<As>> {
+    if node.is_scalar() {
+        return node.parse(|text| match text {
+            "auto" => Ok(Vec::new()),
+            _ => transform(text).map(|one| vec![one]),
+        });
+    }
+    let mut all = Vec::new();
+    let items = node.list()?;
+    if items.is_empty() {
+        node.error("expected at least one of value, rate, delta, count_rate, mean, quantile(q); or auto");
+    }
+    for item in items {
+        let one = item.parse(|text| match text {
+            "auto" => Err("auto stands alone, not in a list".to_string()),
+            _ => transform(text),
+        });
+        match one {
+            Some(one) if all.contains(&one) => item.error(format!("{one} is named twice")),
+            Some(one) => all.push(one),
+            None => {}
+        }
+    }
+    Some(all)
+}
+
+fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
+    let words = Detector::ALL.map(|detector| (detector.name(), detector));
+    let items = node.one_or_many()?;
+    if items.is_empty() {
+        node.error("expected at least one of ewma, zscore, holt_winters, rarity");
+    }
+    let mut set = DetectorSet(0);
+    for item in items {
+        if let Some(detector) = item.choice(&words) {
+            if set.has(detector) {
+                item.error(format!("{} is named twice", detector.name()));
+            }
+            set = set.with(detector);
+        }
+    }
+    (set.0 > 0).then_some(set)
+}
+
+fn season(node: &Node<'_>) -> Option<Season> {
+    let only = |what: &str| format!("seasons of {what} are not supported yet; use 24h, 7d, auto or none");
+    if node.is_scalar() {
+        return node.parse(|text| match text {
+            "none" => Ok(Season::None),
+            "auto" => Ok(Season::Auto),
+            _ => match Span::parse(text) {
+                Ok(Span::DAY) => Ok(Season::Fixed { daily: true, weekly: false }),
+                Ok(span) if span == Span::days(7) => Ok(Season::Fixed { daily: false, weekly: true }),
+                Ok(span) => Err(only(&span.to_string())),
+                Err(_) => Err(format!("expected none, auto or a list such as [24h, 7d], found {text:?}")),
+            },
+        });
+    }
+    let (mut daily, mut weekly) = (false, false);
+    let items = node.list()?;
+    if items.is_empty() {
+        node.error("expected none, auto or a list such as [24h, 7d]");
+    }
+    for item in items {
+        match item.duration(Span(1)..=Span(i64::MAX)) {
+            Some(span) if span == Span::DAY && !daily => daily = true,
+            Some(span) if span == Span::days(7) && !weekly => weekly = true,
+            Some(span) if span == Span::DAY || span == Span::days(7) => item.error("named twice"),
+            Some(span) => item.error(only(&span.to_string())),
+            None => {}
+        }
+    }
+    Some(Season::Fixed { daily, weekly })
+}
+
+/// Seconds from UTC to a zone's standard time. No clock is read: the same file gives the same offset
+/// at any time of the year, so a restart in summer does not start the models anew.
+fn standard_offset(name: &str) -> Result<i32, String> {
+    let unknown = |_| format!("{name:?} is not a known time zone; write a name such as Europe/Berlin or UTC");
+    let zone = jiff::tz::TimeZone::get(name).map_err(unknown)?;
+    // 2026-01-15 and 2026-07-15, noon UTC: the smaller offset is standard time in both hemispheres.
+    let instants = [1_768_478_400, 1_784_116_800].map(jiff::Timestamp::from_second);
+    let offsets = instants.into_iter().flatten().map(|instant| zone.to_offset(instant).seconds());
+    Ok(offsets.min().unwrap_or(0))
+}
+
+fn emit(node: &Node<'_>) -> Option<EmitSet> {
+    let mut set = EmitSet { score: false, flag: false, bands: false, detectors: false };
+    for item in node.one_or_many()? {
+        let words = [("score", 0), ("flag", 1), ("bands", 2), ("detectors", 3)];
+        let to = match item.choice(&words) {
+            Some(0) => &mut set.score,
+            Some(1) => &mut set.flag,
+            Some(2) => &mut set.bands,
+            Some(_) => &mut set.detectors,
+            None => continue,
+        };
+        if std::mem::replace(to, true) {
+            item.error("named twice");
+        }
+    }
+    Some(set)
+}
+
+fn output_label(key: &Node<'_>, name: &str, node: &Node<'_>, names: OutputNames) -> Option<String> {
+    let taken = ["metric", "rule", "as", "detector"].contains(&name)
+        || name == "for" && names == OutputNames::VmAnomaly;
+    if taken {
+        key.error(format!("the label `{name}` is set by oddity itself; choose another name"));
+        return None;
+    }
+    if !is_label_name(name) || name.starts_with("__") {
+        key.error("expected a label name: letters, digits and _, not starting with a digit or __");
+        return None;
+    }
+    let value = node.string()?;
+    let most = LabelLimits::default().bytes;
+    if value.len() > most {
+        node.error(format!("a label's value is at most {most} bytes long"));
+    }
+    Some(value)
+}

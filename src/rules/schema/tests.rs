@@ -1,0 +1,184 @@
+use super::*;
+use crate::detect::{Detector, DetectorSet, Direction, MinChange, Season};
+use crate::rules::model::{As, EmitSet, EmitWhen, Silence};
+
+fn parse(text: &str) -> RuleSet {
+    match RuleSet::parse("rules.yaml", text) {
+        Ok((rules, _)) => rules,
+        Err(problems) => panic!("{problems}"),
+    }
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = RuleSet::parse("r", text).map(|_| ()).expect_err(text);
+    problems.0.iter().map(ToString::to_string).collect()
+}
+
+/// The one problem of a rule with this line in it.
+fn problem_of(line: &str) -> String {
+    let mut all = problems(&format!("rules:\n- name: a\n  match: up\n  {line}\n"));
+    assert_eq!(all.len(), 1, "{line}: {all:?}");
+    all.remove(0)
+}
+
+fn rule_of(line: &str) -> Rule {
+    let set = parse(&format!("rules:\n- name: a\n  match: up\n  {line}\n"));
+    Rule::clone(&set.rules[0])
+}
+
+#[test]
+fn a_rule_says_little_and_the_rest_is_default() {
+    let set = parse("rules: [{name: node, match: node_load1}]");
+    let rule = &set.rules[0];
+    assert_eq!((rule.name.as_str(), rule.selectors.len()), ("node", 1));
+    assert_eq!((&rule.params, rule.read), (&Default::default(), Default::default()));
+    assert_eq!(rule.emit, EmitSet { score: true, flag: true, bands: false, detectors: false });
+    assert!(rule.transforms.is_empty() && !rule.buckets);
+    assert_eq!((set.identity, set.limits), (Identity::default(), Limits::default()));
+    assert_eq!((set.forget_after, set.output_names), (Span::hours(24), OutputNames::Oddity));
+}
+
+#[test]
+fn defaults_reach_every_rule_and_rules_win() {
+    let set = parse(
+        "defaults: {false_alarms: 1 per 7d, models: {ewma: {half_life: 5m}, zscore: {window: 32}},
+           min_change: {absolute: 2}, labels: {team: a, tier: '1'}, detectors: [ewma], quiet: 10m}
+rules:
+- {name: a, match: a}
+- {name: b, match: b, false_alarms: 2 per 7d, models: {zscore: {window: 16}},
+   min_change: {relative: 10%}, labels: {team: b}, detectors: [rarity, zscore]}",
+    );
+    let (a, b) = (&set.rules[0], &set.rules[1]);
+    assert_eq!(a.read.budget, Span::days(7));
+    assert_eq!(b.read.budget, Span::hours(84));
+    assert_eq!((a.params.zscore_window, b.params.zscore_window), (32, 16));
+    assert_eq!((b.params.ewma_half_life, b.read.quiet), (Span::minutes(5), Some(Span::minutes(10))));
+    assert_eq!(b.read.min_change, MinChange { absolute: 2.0, relative: 0.1 });
+    assert_eq!(b.labels, [("team".into(), "b".into()), ("tier".into(), "1".into())]);
+    assert_eq!(a.params.detectors, DetectorSet(0).with(Detector::Ewma));
+    assert!(b.params.detectors.has(Detector::Rarity) && !b.params.detectors.has(Detector::Ewma));
+}
+
+#[test]
+fn every_field_of_a_rule() {
+    let rule = rule_of("as: [rate, quantile(0.99)]");
+    assert_eq!(rule.transforms, [As::Rate, As::Quantile(0.99)]);
+    assert_eq!(rule_of("as: auto").transforms, []);
+    assert_eq!(rule_of("direction: up").read.direction, Direction::Up);
+    assert_eq!(rule_of("season: [7d, 24h]").params.season, Season::Fixed { daily: true, weekly: true });
+    assert_eq!(rule_of("season: none").params.season, Season::None);
+    assert_eq!(rule_of("season: 1d").params.season, Season::Fixed { daily: true, weekly: false });
+    assert_eq!(rule_of("emit_when: changed").emit_when, EmitWhen::Changed);
+    assert_eq!(rule_of("silence: {after: 5m}").silence, Some(Silence { after: Span::minutes(5) }));
+    assert_eq!(rule_of("identity_without: [pod]").identity_without, ["pod"]);
+    assert_eq!(rule_of("cohort: [job, metric]").cohort, ["job", "metric"]);
+    let emit = rule_of("emit: []").emit;
+    assert!(!(emit.score || emit.flag || emit.bands || emit.detectors));
+    assert!(rule_of("emit: [bands, detectors]").emit.bands);
+    assert!(rule_of("buckets: true").buckets);
+    assert_eq!(rule_of("min_samples: 10").params.min_samples, 10);
+    assert_eq!(rule_of("accept_shift_after: 1h").params.accept_shift_after, Span::HOUR);
+    assert_eq!(
+        rule_of("models: {holt_winters: {alpha: 1, beta: 0, gamma: 0.5, phi: 0.9}}").params.alpha,
+        1.0
+    );
+}
+
+#[test]
+fn a_time_zone_is_its_standard_time() {
+    for (zone, hours) in
+        [("UTC", 0), ("Europe/Berlin", 1), ("America/New_York", -5), ("Australia/Sydney", 10)]
+    {
+        assert_eq!(rule_of(&format!("timezone: {zone}")).params.utc_offset, hours * 3600, "{zone}");
+    }
+    assert!(problem_of("timezone: Mars/Base").contains("not a known time zone"));
+}
+
+#[test]
+fn selection_follows_the_order_of_the_rules() {
+    let set =
+        parse("rules:\n- {name: a, match: ['x{job=\"1\"}', y]}\n- {name: b, match: '{__name__=~\"x|y\"}'}");
+    let pick = |name: &'static str, job: &'static str| {
+        set.select(|label| match label {
+            "__name__" => Some(name),
+            "job" => Some(job),
+            _ => None,
+        })
+    };
+    assert_eq!(
+        (pick("x", "1"), pick("x", "2"), pick("y", "2"), pick("z", "")),
+        (Some(0), Some(1), Some(0), None)
+    );
+}
+
+#[test]
+fn each_mistake_is_named_where_it_stands() {
+    for (line, at, part) in [
+        ("as: ratio", "r:4:7: rules[0].as", "expected auto, value"),
+        ("as: [rate, auto]", "r:4:14: rules[0].as[1]", "stands alone"),
+        ("as: [rate, rate]", "r:4:14: rules[0].as[1]", "twice"),
+        ("as: quantile(1.5)", "r:4:7: rules[0].as", "from 0 to 1"),
+        ("direction: upp", "r:4:14: rules[0].direction", "did you mean \"up\"?"),
+        ("season: [12h]", "r:4:12: rules[0].season[0]", "not supported yet"),
+        ("false_alarms: often", "r:4:17: rules[0].false_alarms", "1 per 30d"),
+        ("min_change: {relative: ten}", "r:4:26: rules[0].min_change.relative", "10% or 0.1"),
+        ("min_change: {absolute: -1}", "r:4:26: rules[0].min_change.absolute", "at least 0"),
+        ("models: {zscore: {window: 3}}", "r:4:29: rules[0].models.zscore.window", "from 4 to 4096"),
+        ("models: {holt_winters: {phi: 0}}", "r:4:32: rules[0].models.holt_winters.phi", "above 0"),
+        ("detectors: []", "r:4:14: rules[0].detectors", "at least one"),
+        ("detectors: [zscores]", "r:4:15: rules[0].detectors[0]", "did you mean \"zscore\"?"),
+        ("labels: {rule: x}", "r:4:12: rules[0].labels.rule", "oddity itself"),
+        ("labels: {0x: x}", "r:4:12: rules[0].labels.0x", "label name"),
+        ("silence: {}", "r:4:12: rules[0].silence", "`after` is missing"),
+        ("emit: [score, scores]", "r:4:17: rules[0].emit[1]", "did you mean \"score\"?"),
+        ("notify: x", "r:4:3: rules[0].notify", "later version"),
+        ("false_alarm: 1 per 7d", "r:4:3: rules[0].false_alarm", "did you mean `false_alarms`?"),
+        ("name: b", "r:4:3: rules[0].name", "given twice"),
+        ("quiet: 0", "r:4:10: rules[0].quiet", "from 1s to 7d"),
+    ] {
+        let problem = problem_of(line);
+        assert!(problem.starts_with(&format!("{at}: ")) && problem.contains(part), "{line}: {problem}");
+    }
+}
+
+#[test]
+fn the_top_level_is_checked_too() {
+    for (text, part) in [
+        ("", "r:1:1: `rules` is missing: say which series"),
+        ("# only a remark\n", "r:1:1: `rules` is missing"),
+        ("rules: []", "r:1:8: rules: there is no rule"),
+        ("rules: {a: b}", "r:1:8: rules: expected a list"),
+        ("[a]", "r:1:1: expected fields"),
+        ("just text", "r:1:1: expected fields"),
+        ("rules: [{match: up}]", "r:1:9: rules[0]: `name` is missing"),
+        ("rules: [{name: a}]", "r:1:9: rules[0]: `match` is missing"),
+        ("rules: [{name: a, match: 'rate(up[5m])'}]", "rules[0].match: the function rate()"),
+        ("rules: [{name: a, match: [up, '{']}]", "rules[0].match[1]: not a valid selector"),
+        ("rules: [{name: a, match: up}, {name: a, match: up}]", "rules[1].name: there is already"),
+        ("forecast: 1\nrules: [{name: a, match: up}]", "r:1:1: forecast: reserved"),
+        ("rule: 1\nrules: [{name: a, match: up}]", "r:1:1: rule: unknown field; did you mean `rules`?"),
+        ("output_names: vm\nrules: [{name: a, match: up}]", "output_names: expected oddity or vmanomaly"),
+        ("partition_by: []\nrules: [{name: a, match: up}]", "partition_by: expected at least one"),
+        ("limits: {max_series: 0}\nrules: [{name: a, match: up}]", "limits.max_series: expected a whole"),
+        ("ha: {cluster_label: a, replica_label: a}\nrules: [{name: a, match: up}]", "different labels"),
+    ] {
+        let all = problems(text);
+        assert!(all.len() == 1 && all[0].contains(part), "{text}: {all:?}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_remarked_on() {
+    let text = "rules:\n- name: a\n  match: up\n  silence: {after: 5m}\n  cohort: [job]\n";
+    let (_, notes) = RuleSet::parse("r", text).expect("valid");
+    let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+    assert_eq!(notes.len(), 2);
+    assert!(notes[0].starts_with("r:4:12: rules[0].silence: accepted"), "{notes:?}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in r#"([a-z]{1,9}|rules|name|match|as|\n|  |- |: |\[|\]|\{|\}|,|'|"|&a|\*a|\||>|#|!|%|~|1|\t|é){0,40}"#) {
+        let _ = RuleSet::parse("r", &text);
+    }
+}

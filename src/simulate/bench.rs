@@ -1,0 +1,295 @@
+//! The load generator: sends rounds of frames that were encoded beforehand, and reads what the
+//! server used meanwhile.
+
+use super::SimulateError;
+use super::fleet::Fleet;
+use super::run::{frames, shards};
+use super::sender::Sender;
+use crate::wire::Version;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Clock ticks a second in `/proc/<pid>/stat`: fixed at 100 for user space on Linux.
+const TICKS: f64 = 100.0;
+/// Frames kept encoded at a time, in bytes; a round that is larger is still sent whole.
+const FRAME_MEMORY: usize = 1 << 30;
+/// Longest page read from the server's `/metrics`.
+const METRICS_LIMIT: usize = 16 << 20;
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// The receiver.
+    pub url: String,
+    /// The protocol.
+    pub version: Version,
+    /// The step of the last round.
+    pub last: i64,
+    /// Rounds before the measurement: one sample of every series each.
+    pub warmup: i64,
+    /// Rounds measured, at least 1.
+    pub rounds: i64,
+    /// Connections.
+    pub senders: usize,
+    /// Series in a request.
+    pub batch: usize,
+    /// Whether the series come in random order.
+    pub shuffle: bool,
+    /// The server's process; `None` asks its `/metrics`.
+    pub server_pid: Option<u32>,
+}
+
+/// CPU and memory a process has used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// User and system time, seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct BenchReport {
+    /// `1.0` or `2.0`.
+    pub protocol: &'static str,
+    /// Series sent.
+    pub series: usize,
+    /// Samples in the measured rounds.
+    pub samples: u64,
+    /// Requests in the measured rounds.
+    pub requests: u64,
+    /// Requests that were not accepted, in all rounds.
+    pub failures: u64,
+    /// Retried tries in the measured rounds.
+    pub retries: u64,
+    /// Seconds of sending in the measured rounds.
+    pub seconds: f64,
+    /// Samples accepted a second while sending.
+    pub samples_per_second: f64,
+    /// Half of the requests took at most this long, milliseconds.
+    pub request_p50_ms: f64,
+    /// 99 of 100 requests took at most this long, milliseconds.
+    pub request_p99_ms: f64,
+    /// The server's CPU time a sample in the measured rounds, microseconds.
+    pub server_cpu_us_per_sample: Option<f64>,
+    /// The server's resident memory at the end, bytes.
+    pub server_resident_bytes: Option<f64>,
+    /// The same before the first request.
+    pub server_resident_bytes_before: Option<f64>,
+    /// Resident memory at the end over the number of series, all in.
+    pub server_bytes_per_series: Option<f64>,
+    /// Why there are no figures of the server.
+    pub usage_error: Option<String>,
+}
+
+/// Reads a process's usage from `/proc`.
+///
+/// # Errors
+/// The process does not exist, or this is not Linux.
+pub fn usage_of(pid: u32) -> Result<Usage, SimulateError> {
+    let read = |name: &str| {
+        let path = format!("/proc/{pid}/{name}");
+        std::fs::read_to_string(&path).map_err(|error| SimulateError::Usage(format!("{path}: {error}")))
+    };
+    parse_proc(&read("stat")?, &read("status")?)
+        .ok_or_else(|| SimulateError::Usage(format!("/proc/{pid} is not as expected")))
+}
+
+/// CPU from `stat`, memory from `status`.
+fn parse_proc(stat: &str, status: &str) -> Option<Usage> {
+    // The command's name may hold spaces and brackets: fields are counted after the last one.
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Usage { cpu_seconds: ticks / TICKS, resident_bytes: kib * 1024.0 })
+}
+
+/// The same from a page of `/metrics`.
+fn parse_metrics(page: &str) -> Option<Usage> {
+    let value = |name: &str| {
+        let line = page.lines().find(|line| line.split([' ', '{']).next() == Some(name))?;
+        line.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    Some(Usage {
+        cpu_seconds: value("process_cpu_seconds_total")?,
+        resident_bytes: value("process_resident_memory_bytes")?,
+    })
+}
+
+async fn usage(sender: &Sender, pid: Option<u32>) -> Result<Usage, SimulateError> {
+    match pid {
+        Some(pid) => usage_of(pid),
+        None => parse_metrics(&sender.get("/metrics", METRICS_LIMIT).await?).ok_or_else(|| {
+            SimulateError::Usage("its /metrics has no process_* metrics; give --server-pid".into())
+        }),
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    samples: u64,
+    requests: u64,
+    failures: u64,
+    retries: u64,
+    took: Vec<Duration>,
+    refusal: Option<String>,
+}
+
+/// One sender's frames of some rounds.
+type Load = Vec<(Bytes, u64)>;
+
+/// Runs the benchmark; `progress` is told the rounds done and in all.
+///
+/// # Errors
+/// The address is not usable, a body cannot be encoded, or the receiver refuses requests.
+pub async fn bench(
+    fleet: Arc<Fleet>,
+    options: BenchOptions,
+    progress: impl Fn(i64, i64),
+) -> Result<BenchReport, SimulateError> {
+    if options.rounds < 1 || options.warmup < 0 {
+        return Err(SimulateError::Options("at least one round is measured".into()));
+    }
+    let shards = Arc::new(shards(&fleet, options.senders, options.shuffle));
+    let patience = Duration::from_secs(120);
+    let senders = (0..shards.len())
+        .map(|_| Sender::new(&options.url, options.version, patience))
+        .collect::<Result<Vec<_>, _>>()?;
+    let control = Sender::new(&options.url, options.version, patience)?;
+    let all = options.warmup + options.rounds;
+    let first = options.last - all + 1;
+    let mut usage_error = None;
+    let mut note = |usage: Result<Usage, SimulateError>| {
+        usage.map_err(|error| usage_error.get_or_insert(error.to_string()).clone()).ok()
+    };
+    let empty = note(usage(&control, options.server_pid).await);
+    let (mut tally, mut seconds, mut before) = (Tally::default(), 0.0, None);
+    let (mut round, mut per_load) = (0, 1);
+    while round < all {
+        let end = if round < options.warmup { options.warmup } else { all };
+        let count = per_load.min(end - round);
+        let loads = encode(&fleet, &options, &shards, first + round, count).await?;
+        let size: usize = loads.iter().flatten().map(|(frame, _)| frame.len()).sum();
+        per_load = (FRAME_MEMORY as i64 * count / size.max(1) as i64).clamp(1, 50);
+        if round == options.warmup {
+            before = note(usage(&control, options.server_pid).await);
+            tally = Tally { failures: tally.failures, refusal: tally.refusal, ..Default::default() };
+        }
+        let started = Instant::now();
+        send(&senders, loads, &mut tally).await?;
+        if round >= options.warmup {
+            seconds += started.elapsed().as_secs_f64();
+        }
+        if let Some(refusal) = &tally.refusal {
+            return Err(SimulateError::Send(format!("the receiver refuses requests: {refusal}")));
+        }
+        round += count;
+        progress(round, all);
+    }
+    let after = note(usage(&control, options.server_pid).await);
+    tally.took.sort_unstable();
+    let quantile = |q: f64| {
+        let at = ((tally.took.len() as f64 * q).ceil() as usize).clamp(1, tally.took.len().max(1)) - 1;
+        tally.took.get(at).map_or(0.0, |took| took.as_secs_f64() * 1e3)
+    };
+    let cpu = before.zip(after).map(|(b, a)| (a.cpu_seconds - b.cpu_seconds) * 1e6 / tally.samples as f64);
+    Ok(BenchReport {
+        protocol: if options.version == Version::V1 { "1.0" } else { "2.0" },
+        series: fleet.series(),
+        samples: tally.samples,
+        requests: tally.requests,
+        failures: tally.failures,
+        retries: tally.retries,
+        seconds,
+        samples_per_second: tally.samples as f64 / seconds.max(1e-9),
+        request_p50_ms: quantile(0.5),
+        request_p99_ms: quantile(0.99),
+        server_cpu_us_per_sample: cpu,
+        server_resident_bytes: after.map(|usage| usage.resident_bytes),
+        server_resident_bytes_before: empty.map(|usage| usage.resident_bytes),
+        server_bytes_per_series: after.map(|usage| usage.resident_bytes / fleet.series() as f64),
+        usage_error,
+    })
+}
+
+/// Encodes some rounds for every sender, each on a thread of its own.
+async fn encode(
+    fleet: &Arc<Fleet>,
+    options: &BenchOptions,
+    shards: &Arc<Vec<Vec<u32>>>,
+    first: i64,
+    rounds: i64,
+) -> Result<Vec<Load>, SimulateError> {
+    let (version, batch) = (options.version, options.batch);
+    let jobs: Vec<_> = (0..shards.len())
+        .map(|shard| {
+            let (fleet, shards) = (fleet.clone(), shards.clone());
+            tokio::task::spawn_blocking(move || {
+                (first..first + rounds)
+                    .flat_map(|step| frames(&fleet, version, &shards[shard], batch, step))
+                    .collect::<Result<Load, _>>()
+            })
+        })
+        .collect();
+    let mut loads = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        loads.push(
+            job.await.map_err(|error| SimulateError::Send(format!("an encoder ended early: {error}")))??,
+        );
+    }
+    Ok(loads)
+}
+
+/// Sends every sender's load at once and adds up what became of it.
+async fn send(senders: &[Sender], loads: Vec<Load>, tally: &mut Tally) -> Result<(), SimulateError> {
+    let mut tasks = tokio::task::JoinSet::new();
+    for (sender, load) in senders.iter().cloned().zip(loads) {
+        tasks.spawn(async move {
+            let mut tally = Tally::default();
+            for (frame, samples) in load {
+                let sent = sender.send(frame).await;
+                tally.retries += sent.retries;
+                if sent.accepted() {
+                    tally.requests += 1;
+                    tally.samples += samples;
+                    tally.took.push(sent.took);
+                } else {
+                    tally.failures += 1;
+                    tally.refusal.get_or_insert(format!("{} {}", sent.status, sent.message));
+                }
+            }
+            tally
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        let part = done.map_err(|error| SimulateError::Send(format!("a sender ended early: {error}")))?;
+        tally.samples += part.samples;
+        tally.requests += part.requests;
+        tally.failures += part.failures;
+        tally.retries += part.retries;
+        tally.took.extend(part.took);
+        tally.refusal = tally.refusal.take().or(part.refusal);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_read_from_proc_and_from_metrics() {
+        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 100 0 0 0 250 150 0 0 20 0 4 0 100 1000000 500";
+        let status = "Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t4\n";
+        let expected = Usage { cpu_seconds: 4.0, resident_bytes: 2_097_152.0 };
+        assert_eq!(parse_proc(stat, status), Some(expected));
+        let page = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 4\n\
+                    process_resident_memory_bytes 2.097152e+06\n";
+        assert_eq!(parse_metrics(page), Some(expected));
+        assert_eq!(parse_metrics("process_cpu_seconds_total 4\n"), None);
+        assert_eq!(parse_proc("", ""), None);
+    }
+}

@@ -1,0 +1,64 @@
+//! Metrics of the receiver.
+
+use super::Sources;
+use super::write::Writer;
+use crate::ingest::metrics::DURATION_BUCKETS;
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+
+pub(super) fn write(sources: &Sources, out: &mut Writer<'_, '_>) -> fmt::Result {
+    let receiver = &sources.receiver;
+    let metrics = receiver.metrics();
+    let handled = metrics.handled();
+    let of = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed) as f64;
+    out.counter(
+        "oddity_samples_received",
+        "Samples and native histograms received by remote write",
+        of(&metrics.received),
+    )?;
+    let scored = handled.get("scored").copied().unwrap_or(0);
+    out.counters("oddity_samples_handled", "What became of the samples received", "reason", handled)?;
+    out.counter("oddity_samples_scored", "Samples scored", scored as f64)?;
+    out.counter(
+        "oddity_exemplars_received",
+        "Exemplars received; they are not used",
+        of(&metrics.exemplars),
+    )?;
+    let requests = metrics.requests().into_iter().map(|((protocol, code), n)| {
+        (vec![("protocol", protocol.to_string()), ("code", code.to_string())], n)
+    });
+    out.labelled_counters("oddity_requests", "Remote write requests answered", requests)?;
+    let (sum, buckets) = metrics.durations();
+    out.histogram(
+        "oddity_request_duration_seconds",
+        "From the end of the body to the answer",
+        sum,
+        &DURATION_BUCKETS,
+        &buckets,
+    )?;
+    out.counter(
+        "oddity_request_compressed_bytes",
+        "Bytes of bodies as they came",
+        of(&metrics.compressed_bytes),
+    )?;
+    out.counter(
+        "oddity_request_decompressed_bytes",
+        "Bytes of bodies decompressed",
+        of(&metrics.decompressed_bytes),
+    )?;
+    let admission = receiver.admission();
+    out.gauges(
+        "oddity_in_flight_bytes",
+        "Bytes of requests in flight",
+        "stage",
+        [("reading", admission.reading.in_use() as f64), ("working", admission.working.in_use() as f64)],
+    )?;
+    let waiting = admission.reading.waiting() + admission.working.waiting() + receiver.queued();
+    out.gauge("oddity_requests_waiting", "Requests that wait for bytes or a thread", waiting as f64)?;
+    out.counter("oddity_requests_overloaded", "Requests refused with 503", of(&metrics.overloads))?;
+    out.counter(
+        "oddity_ha_elections",
+        "Times another replica of an HA pair was elected",
+        of(&metrics.elections),
+    )
+}

@@ -1,0 +1,18 @@
+//! The integration tests: one binary, real processes, results read back from real stores.
+//!
+//! `tests/run` fetches the peers (Prometheus, Alertmanager, node_exporter, VictoriaMetrics) first;
+//! a case whose peer is missing fails, it is never skipped.
+#![forbid(unsafe_code)]
+
+mod exposer;
+mod harness;
+
+mod answers;
+mod bits;
+mod examples;
+mod floors;
+mod legacy;
+mod loop_free;
+mod outage;
+mod peers_alone;
+mod prometheus3;
