@@ -107,11 +107,11 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -
     }
 }
 
-/// Begins a `POST` whose body of `length` bytes is left to the caller.
+/// Sends a `POST` that announces `length` bytes, brings `sent` of them and then nothing more.
 ///
 /// # Errors
 /// Whatever the socket says.
-pub fn announce(url: &str, headers: &[(&str, &str)], length: u64) -> io::Result<TcpStream> {
+pub fn stall(url: &str, headers: &[(&str, &str)], length: usize, sent: usize) -> io::Result<TcpStream> {
     let rest = url.strip_prefix("http://").ok_or_else(|| bad("not http://"))?;
     let (host, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let mut stream = TcpStream::connect(host)?;
@@ -122,6 +122,7 @@ pub fn announce(url: &str, headers: &[(&str, &str)], length: u64) -> io::Result<
     }
     head += &format!("Content-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
+    stream.write_all(&vec![0; sent])?;
     Ok(stream)
 }
 
