@@ -162,7 +162,9 @@ impl Alertmanager {
         let config = dir.join("alertmanager.yml");
         std::fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").expect("config");
         let mut command = command(Suite::Stable, "prometheus-alertmanager");
+        // Its template is looked for where it is started: see `peers` in tests/run.
         command
+            .current_dir(root(Suite::Stable).join("usr/share/prometheus/alertmanager"))
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.path={}", dir.join("alertmanager").display()))
             .arg(format!("--web.listen-address={address}"))
