@@ -96,12 +96,12 @@ impl Ledger {
     }
 
     /// Takes the evidence of one sample.
-    pub fn learn(&mut self, at: Millis, evidence: f64) {
+    pub fn learn(&mut self, at: Millis, evidence: f64, bar: f64) {
         if self.born == Millis::MIN {
             (self.born, self.window_from, self.candidate_at) = (at, at, at);
         }
         if at.since(self.candidate_at) >= APART {
-            self.enter();
+            self.enter(bar);
             self.candidate = 0.0;
             self.candidate_at = at;
         }
@@ -117,7 +117,7 @@ impl Ledger {
         }
     }
 
-    fn enter(&mut self) {
+    fn enter(&mut self, _bar: f64) {
         let peak = (f64::from(self.candidate) * STEPS).min(f64::from(u16::MAX)) as u16;
         self.entered = self.entered.saturating_add(1);
         let held = usize::from(self.held);
@@ -154,7 +154,7 @@ mod tests {
     fn hourly(peaks: &[f64]) -> Ledger {
         let mut l = Ledger::default();
         for (k, p) in peaks.iter().enumerate() {
-            l.learn(Millis(k as i64 * HOUR), *p);
+            l.learn(Millis(k as i64 * HOUR), *p, 10.0);
         }
         l
     }
@@ -163,10 +163,10 @@ mod tests {
     fn a_cluster_is_one_peak() {
         let mut l = Ledger::default();
         for k in 0..100 {
-            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 });
+            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 }, 10.0);
         }
         assert_eq!(l.entered, 0);
-        l.learn(Millis(50 * 60_000 + HOUR), 1.0);
+        l.learn(Millis(50 * 60_000 + HOUR), 1.0, 10.0);
         assert_eq!((l.entered, l.peaks[0]), (1, 9 * 256));
     }
 
