@@ -77,9 +77,9 @@ impl Ledger {
         (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).min(1.0)
     }
 
-    /// How much is still to be learnt of the tail: 1 at first, 0 once three days of peaks were entered.
+    /// How much is still to be learnt of the tail: 1 at first, 0 once five days of peaks were entered.
     pub fn youth(&self) -> f64 {
-        1.0 - (f64::from(self.entered) / 72.0).min(1.0)
+        1.0 - (f64::from(self.entered) / 120.0).min(1.0)
     }
 
     /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly

@@ -393,7 +393,7 @@ impl Model {
 
     /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
     fn cautious(&self, nats: f64) -> f64 {
-        let seen = ln(f64::from(self.samples) + 1.0);
+        let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
         if nats <= seen { nats } else { seen + (nats - seen) * (1.0 - CAUTION * self.ledger.youth()) }
     }
 
