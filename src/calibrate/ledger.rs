@@ -110,7 +110,11 @@ impl Ledger {
         let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
         // Peaks that are wider than the prior thought are believed sooner than narrower ones.
         let own = sum / free;
-        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() { prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own) } else { prior };
+        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() {
+            prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own)
+        } else {
+            prior
+        };
         (sum + prior * PRIOR_SCALE) / (free + prior)
     }
 
@@ -121,7 +125,7 @@ impl Ledger {
         }
         if at.since(self.candidate_at) >= APART {
             self.credit = (self.credit + at.since(self.candidate_at) as f32 / CREDIT).min(MOST);
-            self.enter(at, bar);
+            self.enter(bar);
             self.candidate = 0.0;
             self.candidate_at = at;
         }
@@ -141,7 +145,7 @@ impl Ledger {
     /// Enters the peak that is over; one far beyond the `bar` is left out while there is credit, for an
     /// incident is no news of the healthy tail. At an hour of the day that has had such peaks it is
     /// entered all the same: a nightly job is healthy.
-    fn enter(&mut self, at: Millis, bar: f64) {
+    fn enter(&mut self, bar: f64) {
         let mut candidate = f64::from(self.candidate);
         let nats = self.nats(candidate, 10.0);
         if nats > FAR * bar && self.entered >= 24 {
@@ -157,7 +161,6 @@ impl Ledger {
                 candidate *= FAR * bar / nats;
             }
         }
-        let _ = at;
         let peak = (candidate * STEPS).min(f64::from(u16::MAX)) as u16;
         self.entered = self.entered.saturating_add(1);
         let held = usize::from(self.held);

@@ -281,7 +281,19 @@ impl Model {
         }
         let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
         let Frame { expected, season, intervals, floor, .. } = frame;
-        Judged { nats, fused, plain, slow: z.slow, expected, evidence, rare, base_z: z.base, season, intervals, floor }
+        Judged {
+            nats,
+            fused,
+            plain,
+            slow: z.slow,
+            expected,
+            evidence,
+            rare,
+            base_z: z.base,
+            season,
+            intervals,
+            floor,
+        }
     }
 
     pub(super) fn shift(&self) -> &Shift {
@@ -431,7 +443,12 @@ impl Model {
             self.steps.last = x;
             self.base.mean = x;
         }
-        let slow = self.shift.judge(x, judged.season.unwrap_or(self.base.mean), self.base.sd().max(self.steps.floor()), n);
+        let slow = self.shift.judge(
+            x,
+            judged.season.unwrap_or(self.base.mean),
+            self.base.sd().max(self.steps.floor()),
+            n,
+        );
         let dt = if n == 0 { 0 } else { at.since(self.last_at) };
         if n > 0 {
             self.interval.learn(dt);
