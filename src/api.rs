@@ -6,6 +6,7 @@
 pub mod anomalies;
 mod body;
 pub mod current;
+pub mod exposition;
 mod page;
 mod reply;
 mod router;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::Control;
+use crate::api::exposition::lint::complaints;
 use crate::config::Config;
 use crate::wire::encode::Encoder;
 use crate::wire::frame::compress_snappy;
@@ -26,8 +27,9 @@ fn loader(results: Vec<Result<Config, Vec<String>>>) -> Option<Loader> {
 
 async fn ask(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.expect("connects");
+    let version = if head.contains("HTTP/1.1") { "" } else { " HTTP/1.1" };
     let head =
-        format!("{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        format!("{head}{version}\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(&[head.as_bytes(), body].concat()).await.expect("writes");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("reads");
@@ -80,8 +82,14 @@ async fn it_serves_until_told_to_stop() {
     let write = "POST /api/v1/write";
     assert_eq!(ask(address, write, &body()).await.0, 204);
     assert_eq!(ask(address, write, b"\xff").await.0, 400);
+    let (status, openmetrics) =
+        ask(address, "GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text", b"").await;
+    assert!(status == 200 && openmetrics.contains("application/openmetrics-text; version=1.0.0"));
+    assert!(openmetrics.ends_with("# EOF\n") && openmetrics.contains("# TYPE oddity_flags counter\n"));
     let (status, metrics) = ask(address, "GET /metrics", b"").await;
-    assert!(status == 200 && metrics.contains("application/openmetrics-text; version=1.0.0"));
+    assert!(status == 200 && metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
+    let (_, page) = metrics.split_once("\r\n\r\n").expect("a body");
+    assert_eq!(complaints(page), [""; 0]);
     for line in [
         "oddity_samples_received_total 1",
         "oddity_samples_handled_total{reason=\"warming\"} 1",
@@ -93,9 +101,8 @@ async fn it_serves_until_told_to_stop() {
         "oddity_requests_total{protocol=\"1.0\",code=\"400\"} 1",
         "oddity_request_duration_seconds_bucket{le=\"+Inf\"} 2",
         "oddity_request_duration_seconds_count 2",
-        "# TYPE oddity_remote_write_samples counter",
+        "# TYPE oddity_remote_write_samples_total counter",
         "# TYPE oddity_remote_write_pending_samples gauge",
-        "# EOF",
     ] {
         assert!(
             metrics.lines().any(|have| have.strip_suffix(".0").unwrap_or(have) == line),
