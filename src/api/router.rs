@@ -120,7 +120,9 @@ fn slow(api: &Api, route: &Route, query: &str) -> Answer {
             ),
         },
         Route::Reload => match api.control.reload() {
-            Ok(()) => reply::success(json!({"reloaded": true})),
+            Ok(()) => {
+                reply::success(json!({"reloaded": true, "restart_needed": api.control.restart_needed()}))
+            }
             Err(problems) => {
                 let body = json!({
                     "status": "error",

@@ -23,6 +23,9 @@ impl Control for Fake {
     fn reload(&self) -> Result<(), Vec<String>> {
         Err(vec!["line 3: first".into(), "line 7: second".into()])
     }
+    fn restart_needed(&self) -> Vec<&'static str> {
+        vec!["server.listen"]
+    }
     fn notes(&self) -> Vec<String> {
         vec!["<b>a note</b>".into()]
     }
@@ -114,6 +117,7 @@ async fn paths_and_methods() {
         ("GET /metrics", 200, "# TYPE up_total counter\nup_total 1\n"),
         ("GET /metrics/anomalies", 200, ""),
         ("GET /api/v1/status", 200, r#""version":"0.0.0""#),
+        ("GET /api/v1/status", 200, r#""restart_needed":["server.listen"]"#),
         ("GET /api/v1/rules", 200, r#""name":"r""#),
         ("GET /api/v1/alerts", 404, r#""status":"error""#),
         ("GET /nowhere", 404, r#""errorType":"not_found""#),

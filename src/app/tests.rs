@@ -66,6 +66,39 @@ fn a_bad_reload_changes_nothing_and_a_good_one_everything() {
 }
 
 #[test]
+fn what_needs_a_restart_is_told_until_it_is_undone() {
+    let parse = |text: &str| {
+        Config::parse("rules.yaml", &format!("rules: [{{name: a, match: up}}]\n{text}")).expect("valid")
+    };
+    let changed = "server: {listen: ':1', anomalies_endpoint: true}\n\
+                   limits: {max_body_bytes: 1048576, max_in_flight_bytes: 67108864}\n";
+    for (listens_elsewhere, anomalies_endpoint) in [(false, false), (true, true)] {
+        let options = Options {
+            lanes: 0,
+            listens_elsewhere,
+            anomalies_endpoint,
+            loader: loader(vec![Ok(parse(changed)), Err(vec!["bad".into()]), Ok(parse(""))]),
+            ..Options::default()
+        };
+        let reloader = App::build(parse(""), options).expect("builds").reloader();
+        assert!(reloader.restart_needed().is_empty());
+        let limits = ["limits.max_body_bytes", "limits.max_in_flight_bytes"];
+        let expected = match listens_elsewhere {
+            true => limits.to_vec(),
+            false => [&["server.listen", "server.anomalies_endpoint"], limits.as_slice()].concat(),
+        };
+        assert_eq!(reloader.reload(), Ok(()));
+        assert_eq!(reloader.restart_needed(), expected);
+        assert!(reloader.notes().iter().any(|note| note.starts_with("limits.max_body_bytes has changed")));
+        // A file that is refused changes nothing, this list neither.
+        assert!(reloader.reload().is_err());
+        assert_eq!(reloader.restart_needed(), expected);
+        assert_eq!(reloader.reload(), Ok(()));
+        assert!(reloader.restart_needed().is_empty());
+    }
+}
+
+#[test]
 fn without_a_file_there_is_nothing_to_reload() {
     let app = App::build(config(&["a"]), Options { lanes: 0, ..Options::default() }).expect("builds");
     assert!(app.reloader().reload().expect_err("refused")[0].contains("no configuration file"));

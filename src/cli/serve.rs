@@ -96,6 +96,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     for note in &config.notes {
         tracing::info!("{note}");
     }
+    let listens_elsewhere = !args.listen.is_empty();
     let addresses = match args.listen.is_empty() {
         true => vec![config.server.listen.to_string()],
         false => args.listen,
@@ -115,6 +116,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let options = Options {
         lanes: args.workers.unwrap_or(defaults.lanes),
         anomalies_endpoint: args.enable_anomalies,
+        listens_elsewhere,
         grace: Duration::from_secs(args.grace),
         loader: Some(Box::new(move || {
             Config::load(&path).map_err(|problems| problems.to_string().lines().map(String::from).collect())
