@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("oddity: {error:#}");
+            eprintln!("oddity: {}", told(&error));
             let usage = error.downcast_ref::<Usage>().is_some();
             ExitCode::from(if usage { 2 } else { 1 })
         }
@@ -61,6 +61,20 @@ pub fn main() -> ExitCode {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// An error and its causes in one line. Many errors of libraries tell their cause already: it is not
+/// told again.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
+}
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
@@ -91,6 +105,20 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let backtest =
+            crate::backtest::csv::read(std::path::Path::new("nope.csv")).expect_err("no such file");
+        let text = told(&anyhow::Error::from(backtest).context("cannot replay"));
+        assert!(text.starts_with("cannot replay: nope.csv: "), "{text}");
+        assert_eq!(text.matches("os error 2").count(), 1, "{text}");
+        let io = io::Error::other("no room");
+        assert_eq!(
+            told(&anyhow::Error::from(io).context("cannot listen on :1")),
+            "cannot listen on :1: no room"
+        );
     }
 
     #[test]
