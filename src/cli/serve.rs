@@ -1,6 +1,6 @@
 //! `oddity serve`: the sidecar.
 
-use super::Usage;
+use super::{Usage, args};
 use crate::api::Control;
 use crate::app::{App, Options, Reloader};
 use crate::config::Config;
@@ -42,7 +42,7 @@ pub struct ServeArgs {
     #[arg(long, alias = "config.file", value_name = "FILE", default_value = "rules.yaml")]
     pub config: PathBuf,
     /// Where to listen instead of what the file says; may be repeated
-    #[arg(long = "web.listen-address", alias = "listen", value_name = "ADDRESS")]
+    #[arg(long = "web.listen-address", alias = "listen", value_name = "ADDRESS", value_parser = args::listen)]
     pub listen: Vec<String>,
     /// Serve current scores at /metrics/anomalies
     #[arg(long = "web.enable-anomalies")]
@@ -51,7 +51,7 @@ pub struct ServeArgs {
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
     /// Threads that score; default: one a core
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::whole::<1, 1024, usize>)]
     pub workers: Option<usize>,
     /// Seconds to finish requests and deliver queued scores at shutdown
     #[arg(long = "shutdown-grace", value_name = "SECONDS", default_value_t = 15)]
@@ -73,9 +73,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         let text = "--web.config.file is not supported yet: put a reverse proxy with TLS and authentication \
                     in front, or listen on the loopback address only";
         return Err(Usage(text.to_string()).into());
-    }
-    if args.workers.is_some_and(|workers| workers > 1024) {
-        return Err(Usage("--workers: expected at most 1024".to_string()).into());
     }
     start_log(args.log_level, args.log_format);
     let config = match Config::load(&args.config) {

@@ -1,6 +1,6 @@
 //! `oddity simulate`: a simulated fleet, or the load generator.
 
-use crate::simulate::fault::FaultSpec;
+use super::{Usage, args};
 use crate::simulate::run::Counts;
 use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions};
 use crate::time::{Millis, Span};
@@ -48,42 +48,43 @@ impl From<ProtocolArg> for Version {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The receiver.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9898/api/v1/write")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9898/api/v1/write",
+        value_parser = args::receiver)]
     pub remote_write: String,
     /// Number of series.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = args::whole::<1, { u32::MAX as u64 }, usize>)]
     pub series: usize,
     /// Scrape interval: timestamps step by it.
-    #[arg(long, default_value = "15s", value_parser = Span::parse)]
+    #[arg(long, default_value = "15s", value_parser = args::span)]
     pub interval: Span,
     /// Remote-write protocol.
     #[arg(long, value_enum, default_value = "2.0")]
     pub protocol: ProtocolArg,
     /// Faults, comma-separated: kind[:size][@start][+length][=series]; kinds are spike, dip,
     /// shift, ramp, variance, stall, errors, gone; size in noise widths or a factor.
-    #[arg(long, default_value = "", value_name = "LIST")]
-    pub faults: String,
+    #[arg(long, default_value = "", value_name = "LIST", hide_default_value = true)]
+    pub faults: args::Faults,
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Simulated time to send; without it, until it is interrupted.
-    #[arg(long, value_parser = Span::parse)]
+    #[arg(long, value_parser = args::span)]
     pub duration: Option<Span>,
     /// Simulated seconds in a real one; 0: as fast as it is accepted. Above 1, the run starts in
     /// the past so that it ends now (which needs --duration).
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = args::at_least::<0>)]
     pub speed: f64,
     /// Most samples a second; 0: no limit.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = args::at_least::<0>)]
     pub rate: f64,
     /// Connections; each has its own series, so the order of each series holds.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = args::whole::<1, 1024, usize>)]
     pub senders: usize,
     /// Series in a request.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 2000, value_parser = args::whole::<1, 1_000_000, usize>)]
     pub batch: usize,
     /// Pods replaced an hour, in percent.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = args::churn)]
     pub churn: f64,
     /// Series of a request in random order.
     #[arg(long)]
@@ -92,10 +93,10 @@ pub struct Args {
     #[arg(long)]
     pub bench: bool,
     /// With --bench: rounds before the measurement (beyond the default min_samples of 60).
-    #[arg(long, default_value_t = 70)]
+    #[arg(long, default_value_t = 70, value_parser = args::whole::<0, 1_000_000, i64>)]
     pub warmup: i64,
     /// With --bench: rounds measured.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = args::whole::<1, 1_000_000, i64>)]
     pub rounds: i64,
     /// With --bench: the server's process; without it its /metrics is asked.
     #[arg(long, value_name = "PID")]
@@ -133,16 +134,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(args.speed >= 0.0 && args.rate >= 0.0, "--speed and --rate cannot be negative");
     let steps = args.duration.map(|duration| (duration.0 / args.interval.0).max(1));
     let now = fleet.step_at(now());
     // Time compression must end at the present: a receiver drops what is too far ahead of it.
     let start = match (args.speed == 1.0, steps) {
         (true, _) => now,
         (false, Some(steps)) => now - steps + 1,
-        (false, None) => anyhow::bail!("--speed other than 1 needs --duration"),
+        (false, None) => return Err(Usage("--speed other than 1 needs --duration".into()).into()),
     };
-    for (n, spec) in FaultSpec::parse_list(&args.faults)?.iter().enumerate() {
+    for (n, spec) in args.faults.0.iter().enumerate() {
         let fault = fleet.plan(spec, n, start)?;
         if args.format == Format::Text {
             let labels = fleet.labels(fault.series, fault.start);

@@ -20,6 +20,16 @@ const LONGEST_RETRY_AFTER: u64 = 60;
 /// How much of an answer is read: its message.
 const ANSWER_LIMIT: usize = 64 << 10;
 
+/// A receiver's address.
+///
+/// # Errors
+/// It is not an http or https URL.
+pub fn address(url: &str) -> Result<Uri, String> {
+    let uri = url.parse::<Uri>().ok();
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+        .ok_or_else(|| "expected a URL such as http://host:port/path or https://host/path".to_string())
+}
+
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -55,11 +65,7 @@ impl Sender {
     /// # Errors
     /// The address is not an http or https URL, or the system's certificates cannot be read.
     pub fn new(url: &str, version: Version, patience: Duration) -> Result<Sender, SimulateError> {
-        let wrong = |what: String| SimulateError::Url { url: url.to_string(), what };
-        let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err(wrong("expected http://host:port/path or https://".into()));
-        }
+        let uri = address(url).map_err(|what| SimulateError::Url { url: url.to_string(), what })?;
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
