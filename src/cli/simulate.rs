@@ -2,7 +2,7 @@
 
 use super::{Usage, args};
 use crate::simulate::run::Counts;
-use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions};
+use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions, Teller, Trouble};
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 use anyhow::Context;
@@ -12,7 +12,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a request is tried: at least, at most, and as long as the run is to last in between.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// How often the bar and what failed are looked at.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Output for people or for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -167,12 +173,13 @@ async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
         senders: args.senders,
         batch: args.batch,
         shuffle: args.shuffle,
-        patience: Duration::from_secs(3600),
+        patience: args.duration.map_or(PATIENCE.1, Span::as_std).clamp(PATIENCE.0, PATIENCE.1),
     };
     let bar =
         progress(steps.map(|steps| steps as u64), "{elapsed_precise} {wide_bar} {pos}/{len} steps {msg}");
     let task = tokio::spawn(simulate::run(Arc::new(fleet), run_options, counts.clone(), stop.clone()));
-    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    let mut tick = tokio::time::interval(TICK);
+    let (began, mut teller) = (Instant::now(), Teller::default());
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     while !task.is_finished() {
@@ -181,6 +188,7 @@ async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
                 bar.set_position(counts.steps.load(Ordering::Relaxed));
                 bar.set_message(format!("{} samples, {} failures",
                     counts.samples.load(Ordering::Relaxed), counts.failures.load(Ordering::Relaxed)));
+                tell(&mut teller, began, &counts.trouble, &bar);
             }
             _ = &mut interrupt, if !stop.load(Ordering::Relaxed) => stop.store(true, Ordering::Relaxed),
         }
@@ -199,11 +207,26 @@ async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
             report.samples_per_second
         ),
     }
-    if let Some(failure) = report.first_failure {
+    tell_all(&counts.trouble);
+    if let Some(failure) = &report.first_failure {
         eprintln!("first failure: {failure}");
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    let sent = report.samples > 0 && report.first_failure.is_none();
+    Ok(if sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells of failed tries on stderr when a line is due, past the bar.
+fn tell(teller: &mut Teller, began: Instant, trouble: &Trouble, bar: &ProgressBar) {
+    if let Some(line) = teller.line(began.elapsed(), trouble) {
+        bar.suspend(|| eprintln!("{line}"));
+    }
+}
+
+/// How many tries failed in the end, where any did.
+fn tell_all(trouble: &Trouble) {
+    if trouble.tries() > 0 {
+        eprintln!("failed tries in all: {}; the last: {}", trouble.tries(), trouble.last());
+    }
 }
 
 async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
@@ -219,12 +242,23 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
         server_pid: args.server_pid,
     };
     let bar = progress(Some(0), "{elapsed_precise} {wide_bar} {pos}/{len} rounds");
-    let report = simulate::bench(Arc::new(fleet), options, |done, all| {
+    let trouble = Arc::new(Trouble::default());
+    let work = simulate::bench(Arc::new(fleet), options, &trouble, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
-    })
-    .await?;
+    });
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(TICK);
+    let (began, mut teller) = (Instant::now(), Teller::default());
+    let report = loop {
+        tokio::select! {
+            report = &mut work => break report,
+            _ = tick.tick() => tell(&mut teller, began, &trouble, &bar),
+        }
+    };
     bar.finish_and_clear();
+    tell_all(&trouble);
+    let report = report?;
     if args.format == Format::Json {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(ExitCode::SUCCESS);

@@ -5,9 +5,11 @@ use super::SimulateError;
 use super::fleet::Fleet;
 use super::run::{frames, shards};
 use super::sender::Sender;
+use super::trouble::{Trouble, describe};
 use crate::wire::Version;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Clock ticks a second in `/proc/<pid>/stat`: fixed at 100 for user space on Linux.
@@ -141,13 +143,14 @@ struct Tally {
 /// One sender's frames of some rounds.
 type Load = Vec<(Bytes, u64)>;
 
-/// Runs the benchmark; `progress` is told the rounds done and in all.
+/// Runs the benchmark; `trouble` counts failed tries, `progress` is told the rounds done and in all.
 ///
 /// # Errors
 /// The address is not usable, a body cannot be encoded, or the receiver refuses requests.
 pub async fn bench(
     fleet: Arc<Fleet>,
     options: BenchOptions,
+    trouble: &Arc<Trouble>,
     progress: impl Fn(i64, i64),
 ) -> Result<BenchReport, SimulateError> {
     if options.rounds < 1 || options.warmup < 0 {
@@ -179,7 +182,7 @@ pub async fn bench(
             tally = Tally { failures: tally.failures, refusal: tally.refusal, ..Default::default() };
         }
         let started = Instant::now();
-        send(&senders, loads, &mut tally).await?;
+        send(&senders, loads, trouble, &mut tally).await?;
         if round >= options.warmup {
             seconds += started.elapsed().as_secs_f64();
         }
@@ -244,13 +247,19 @@ async fn encode(
 }
 
 /// Sends every sender's load at once and adds up what became of it.
-async fn send(senders: &[Sender], loads: Vec<Load>, tally: &mut Tally) -> Result<(), SimulateError> {
+async fn send(
+    senders: &[Sender],
+    loads: Vec<Load>,
+    trouble: &Arc<Trouble>,
+    tally: &mut Tally,
+) -> Result<(), SimulateError> {
     let mut tasks = tokio::task::JoinSet::new();
     for (sender, load) in senders.iter().cloned().zip(loads) {
+        let trouble = trouble.clone();
         tasks.spawn(async move {
             let mut tally = Tally::default();
             for (frame, samples) in load {
-                let sent = sender.send(frame).await;
+                let sent = sender.send_until(frame, &AtomicBool::new(false), &trouble).await;
                 tally.retries += sent.retries;
                 if sent.accepted() {
                     tally.requests += 1;
@@ -258,7 +267,10 @@ async fn send(senders: &[Sender], loads: Vec<Load>, tally: &mut Tally) -> Result
                     tally.took.push(sent.took);
                 } else {
                     tally.failures += 1;
-                    tally.refusal.get_or_insert(format!("{} {}", sent.status, sent.message));
+                    tally.refusal.get_or_insert(describe(sent.status, &sent.message));
+                    if sent.given_up() {
+                        break;
+                    }
                 }
             }
             tally
