@@ -267,13 +267,21 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
         "remote write {}: {} series, {} samples in {} requests, {} retries",
         report.protocol, report.series, report.samples, report.requests, report.retries
     );
-    println!("  {:.0} samples/s while sending", report.samples_per_second);
-    println!("  request p50 {:.2} ms, p99 {:.2} ms", report.request_p50_ms, report.request_p99_ms);
+    if let Some(rate) = report.samples_per_second {
+        println!("  {rate:.0} samples/s while sending");
+    }
+    let tail = report.request_p99_ms.map(|ms| format!(", p99 {ms:.2} ms")).unwrap_or_default();
+    println!("  request p50 {:.2} ms{tail}", report.request_p50_ms);
     if let Some(cpu) = report.server_cpu_us_per_sample {
         println!("  server: {cpu:.3} µs of CPU a sample");
     }
     if let (Some(all), Some(each)) = (report.server_resident_bytes, report.server_bytes_per_series) {
-        println!("  server: {:.1} MiB resident, {each:.0} B a series", all / 1_048_576.0);
+        let grown = report.server_growth_bytes_per_series;
+        let grown = grown.map(|each| format!("; grown by {each:.0} B a series")).unwrap_or_default();
+        println!("  server: {:.1} MiB resident, {each:.0} B a series{grown}", all / 1_048_576.0);
+    }
+    for what in &report.too_short {
+        println!("  {what}");
     }
     if let Some(error) = report.usage_error {
         eprintln!("{error}");
