@@ -42,6 +42,7 @@ pub fn status(api: &Api) -> Value {
             "ha": elected,
         },
         "targets": targets(api),
+        "restart_needed": api.control.restart_needed(),
         "notes": api.control.notes(),
     })
 }

@@ -23,11 +23,14 @@ impl Control for Fake {
     fn reload(&self) -> Result<(), Vec<String>> {
         Err(vec!["line 3: first".into(), "line 7: second".into()])
     }
+    fn restart_needed(&self) -> Vec<&'static str> {
+        vec!["server.listen"]
+    }
     fn notes(&self) -> Vec<String> {
         vec!["<b>a note</b>".into()]
     }
     fn metrics(&self) -> Result<String, std::fmt::Error> {
-        Ok("# EOF\n".into())
+        Ok("# HELP up Up.\n# TYPE up counter\nup_total 1\n# EOF\n".into())
     }
 }
 
@@ -110,9 +113,11 @@ async fn paths_and_methods() {
         ("GET /health", 200, "healthy"),
         ("GET /-/ready", 200, "ready"),
         ("HEAD /-/ready", 200, ""),
-        ("GET /metrics", 200, "# EOF"),
+        ("GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0", 200, "# EOF"),
+        ("GET /metrics", 200, "# TYPE up_total counter\nup_total 1\n"),
         ("GET /metrics/anomalies", 200, ""),
         ("GET /api/v1/status", 200, r#""version":"0.0.0""#),
+        ("GET /api/v1/status", 200, r#""restart_needed":["server.listen"]"#),
         ("GET /api/v1/rules", 200, r#""name":"r""#),
         ("GET /api/v1/alerts", 404, r#""status":"error""#),
         ("GET /nowhere", 404, r#""errorType":"not_found""#),
@@ -124,7 +129,8 @@ async fn paths_and_methods() {
         ("GET /api/v1/anomalies?limit=x", 400, "limit"),
         ("GET /api/v1/series?match[]=%7B", 400, "match[]"),
     ] {
-        let (got, head, body) = server.ask(&format!("{request} HTTP/1.1"), b"").await;
+        let version = if request.contains("HTTP/1.1") { "" } else { " HTTP/1.1" };
+        let (got, head, body) = server.ask(&format!("{request}{version}"), b"").await;
         assert!(got == status && body.contains(words), "{request}: {head}\n{body}");
         assert_eq!(head.contains("\r\nallow: "), status == 405, "{request}");
     }

@@ -282,22 +282,21 @@ fn in_order(table: &Table) -> Vec<usize> {
 fn results(table: &Table, replay: &Replay, alarms: &[f64], layout: Layout) -> String {
     use std::fmt::Write;
     let bound = |value: f64| match value {
-        f64::INFINITY => "+Inf".to_string(),
-        f64::NEG_INFINITY => "-Inf".to_string(),
         value if value.is_nan() => String::new(),
-        value => value.to_string(),
+        value => csv::number(value),
     };
     let mut text = String::with_capacity(64 * (table.rows.len() + 1));
     text.push_str("timestamp,value,anomaly_score,anomaly_flag,alarm_score,expected,lower,upper\n");
     for ((row, answer), alarm) in table.rows.iter().zip(&replay.answers).zip(alarms) {
         let score = if layout == Layout::Nab { *alarm } else { answer.score };
-        let value = row.value.map(|value| value.to_string()).unwrap_or_default();
+        let value = row.value.map(csv::number).unwrap_or_default();
         let (expected, lower, upper) = if answer.scored {
-            (answer.expected.to_string(), bound(answer.lower), bound(answer.upper))
+            (csv::number(answer.expected), bound(answer.lower), bound(answer.upper))
         } else {
             Default::default()
         };
         let flag = u8::from(answer.score >= 1.0);
+        let (score, alarm) = (csv::number(score), csv::number(*alarm));
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{},{value},{score},{flag},{alarm},{expected},{lower},{upper}", row.written);
     }

@@ -5,7 +5,7 @@ use super::identify::{Head, Identifier, Prepared};
 use super::output::{Output, OutputValue};
 use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
-use crate::detect::{Model, Verdict};
+use crate::detect::Model;
 use crate::registry::partition::NONE;
 use crate::registry::{Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
@@ -310,13 +310,12 @@ impl Work<'_> {
                         let flagged = verdict.score >= 1.0;
                         effects.tally.flagged += u64::from(flagged);
                         if emit || flagged || self.want_all {
-                            let Verdict { score, expected, evidence } = verdict;
                             effects.outputs.push(Output {
                                 labels: series.labels.clone(),
                                 rule: rule.clone(),
                                 transform: signal.transform,
                                 at,
-                                value: OutputValue::Scored { value, score, expected, band, evidence },
+                                value: OutputValue::scored(signal.transform, value, verdict, band),
                                 emit,
                             });
                         }

@@ -4,7 +4,7 @@
 //! which rule takes a series first.
 
 use crate::detect::Detector;
-use crate::labels::{MatchOp, Matcher, Selector, canonicalise, series_id};
+use crate::labels::{Labels, MatchOp, Matcher, Selector, canonicalise, series_id};
 use crate::rules::{OutputNames, Rule, RuleSet};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -13,7 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 /// Bytes of one answer; about a million series.
@@ -38,8 +38,11 @@ pub(super) enum LiveError {
     Status(String),
 }
 
+/// Series of a rule that are shown.
+const EXAMPLES: usize = 3;
+
 /// What one rule matched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     /// Series it takes.
     pub series: u64,
@@ -47,6 +50,8 @@ pub(super) struct Count {
     pub earlier: u64,
     /// Output series it would write, at most.
     pub outputs: u64,
+    /// A few of the series it takes, by their text: of different metrics where there are such.
+    pub examples: Vec<String>,
 }
 
 /// What all rules matched, in their order.
@@ -153,6 +158,7 @@ fn tally(rules: &RuleSet, at: usize, series: &[Series], matched: &mut Matched) {
     let Some(rule) = rules.rules.get(at) else { return };
     let mut count = Count::default();
     let mut seen = HashSet::new();
+    let mut examples = Examples::default();
     for labels in series {
         if is_own(labels) {
             matched.own += u64::from(rules.rules.iter().take(at).all(|earlier| !fits(earlier, labels)));
@@ -167,14 +173,44 @@ fn tally(rules: &RuleSet, at: usize, series: &[Series], matched: &mut Matched) {
             continue;
         }
         match rules.select(|name| crate::labels::value_of(&pairs, name)) {
-            Some(first) if first == at => count.series += 1,
+            Some(first) if first == at => {
+                count.series += 1;
+                examples.offer(&pairs);
+            }
             Some(_) => count.earlier += 1,
             // A classic bucket, skipped.
             None => {}
         }
     }
+    count.examples = examples.texts();
     count.outputs = count.series * outputs(rule, rules.output_names);
     matched.rules.push(count);
+}
+
+/// The first series of each metric, up to [`EXAMPLES`] of them; then more of the same.
+#[derive(Default)]
+struct Examples {
+    metrics: BTreeSet<String>,
+    first: Vec<String>,
+    more: Vec<String>,
+}
+
+impl Examples {
+    fn offer(&mut self, labels: &[(&str, &str)]) {
+        if self.first.len() >= EXAMPLES {
+            return;
+        }
+        let name = crate::labels::value_of(labels, crate::labels::NAME).unwrap_or("");
+        if self.metrics.insert(name.to_string()) {
+            self.first.push(Labels::from_pairs(labels).to_string());
+        } else if self.more.len() < EXAMPLES {
+            self.more.push(Labels::from_pairs(labels).to_string());
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        self.first.into_iter().chain(self.more).take(EXAMPLES).collect()
+    }
 }
 
 fn fits(rule: &Rule, labels: &Series) -> bool {

@@ -127,8 +127,36 @@ pub(super) fn rules(rules: &RuleSet) -> String {
     text
 }
 
-/// What each rule matched.
+/// Longest text of a series shown.
+const LONGEST: usize = 110;
+
+/// A few series of each rule.
+pub(super) fn examples(rules: &RuleSet, matched: &Matched) -> String {
+    let mut lines = Vec::new();
+    for (rule, count) in rules.rules.iter().zip(&matched.rules) {
+        if count.examples.is_empty() {
+            lines.push(format!("{}: no series", rule.name));
+            continue;
+        }
+        lines.push(format!("{}, for example", rule.name));
+        for example in &count.examples {
+            let short: String = example.chars().take(LONGEST).collect();
+            let rest = if short.len() < example.len() { "…" } else { "" };
+            lines.push(format!("  {short}{rest}"));
+        }
+    }
+    lines.join("\n")
+}
+
+/// What each rule matched: remarks, and the table last.
 pub(super) fn matched(rules: &RuleSet, matched: &Matched) -> String {
+    let mut text = "Series of the last 10 minutes; each is counted for the first rule that takes it, HA replicas \
+                    once.\nOutput series are an upper bound: native histograms and plain samples take different \
+                    `as`.\n"
+        .to_string();
+    if matched.own > 0 {
+        text += &format!("{} series are oddity's own outputs and were left out.\n", matched.own);
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["rule", "series", "output series", "taken by earlier rules"]);
@@ -147,11 +175,6 @@ pub(super) fn matched(rules: &RuleSet, matched: &Matched) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let mut text = table.trim_fmt();
-    text += "\n\nSeries of the last 10 minutes; each is counted for the first rule that takes it, HA replicas \
-             once.\nOutput series are an upper bound: native histograms and plain samples take different `as`.";
-    if matched.own > 0 {
-        text += &format!("\n{} series are oddity's own outputs and were left out.", matched.own);
-    }
-    text
+    text += "\n";
+    text + &table.trim_fmt()
 }
