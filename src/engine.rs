@@ -52,11 +52,12 @@ pub enum Reason {
     NotFinite,
     Replica,
     NoSignal,
+    Ignored,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
     /// Their names, as `oddity_samples_handled_total{reason}` has them.
     pub const NAMES: [&'static str; Reason::COUNT] = [
         "scored",
@@ -71,6 +72,7 @@ impl Reason {
         "not_finite",
         "replica",
         "no_signal",
+        "ignored",
     ];
 }
 
@@ -265,6 +267,12 @@ impl Engine {
     /// The rules in force.
     pub fn rules(&self) -> Arc<RuleSet> {
         self.order.lock().context.rules.clone()
+    }
+
+    /// The newest observed time of all source groups; `None` before the first sample.
+    pub fn newest_observed(&self) -> Option<Millis> {
+        let context = self.order.lock().context.clone();
+        context.observed.iter().max().copied().filter(|newest| *newest != Millis::MIN)
     }
 
     /// Observed time of the unnamed source group; `None` before its first sample.

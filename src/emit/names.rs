@@ -204,6 +204,7 @@ pub(super) mod tests {
             params: ModelParams { detectors: DetectorSet(0b0011), ..ModelParams::default() },
             read: ReadOut::default(),
             silence: None,
+            ignore: Default::default(),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit,

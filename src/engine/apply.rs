@@ -5,7 +5,7 @@ use super::identify::{Head, Identifier, Prepared};
 use super::output::{Output, OutputValue};
 use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
-use crate::detect::{Model, Verdict};
+use crate::detect::{Band, Model, Verdict};
 use crate::registry::partition::NONE;
 use crate::registry::{Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
@@ -288,6 +288,7 @@ impl Work<'_> {
     ) {
         let Some(series) = partition.series.get_mut(slot) else { return };
         series.stale = false;
+        let ignored = rule.ignore.open_until(at, |name| series.labels.get(name)).is_some();
         let mut next = series.first;
         let mut reason = Reason::NoSignal;
         while let Some(signal) = partition.signals.get_mut(next) {
@@ -298,12 +299,14 @@ impl Work<'_> {
                 Payload::Histogram(_) if !reads_histograms(signal.transform) => continue,
                 Payload::Histogram(now) => read_histogram(signal.transform, &mut signal.previous, at, now),
             };
-            let mut step = Reason::Warming;
+            let mut step = if ignored { Reason::Ignored } else { Reason::Warming };
             if let Reading::Value(value) = reading {
-                let band = rule.emit.bands.then(|| signal.model.band(&rule.params, &rule.read, at)).flatten();
-                match signal.model.observe(&rule.params, &rule.read, at, value) {
+                let (band, verdict) = judge(rule, &mut signal.model, at, value, ignored);
+                match verdict {
                     Some(verdict) => {
-                        step = Reason::Scored;
+                        if !ignored {
+                            step = Reason::Scored;
+                        }
                         signal.scored = true;
                         signal.last = (verdict.score, value);
                         let emit = let_out(rule, &mut signal.emitted, verdict.score, at);
@@ -332,6 +335,23 @@ impl Work<'_> {
         }
         effects.tally.add(reason, 1);
     }
+}
+
+/// Judges a value and, outside maintenance windows, learns it. In a window no value would flag, so
+/// the band has no sides.
+fn judge(
+    rule: &Rule,
+    model: &mut Model,
+    at: Millis,
+    value: f64,
+    ignored: bool,
+) -> (Option<Band>, Option<Verdict>) {
+    if ignored {
+        let band = Band { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
+        return (rule.emit.bands.then_some(band), model.glance(&rule.params, &rule.read, at, value));
+    }
+    let band = rule.emit.bands.then(|| model.band(&rule.params, &rule.read, at)).flatten();
+    (band, model.observe(&rule.params, &rule.read, at, value))
 }
 
 fn select(rules: &RuleSet, labels: &crate::labels::Labels) -> Option<u16> {

@@ -1,5 +1,6 @@
 //! The compiled rules: what the engine reads.
 
+use super::window::Windows;
 use crate::detect::{ModelParams, ReadOut};
 use crate::labels::Selector;
 use crate::time::Span;
@@ -95,6 +96,8 @@ pub struct Rule {
     pub read: ReadOut,
     /// Silence of a series.
     pub silence: Option<Silence>,
+    /// Maintenance windows: the file's and its own.
+    pub ignore: Windows,
     /// Labels that learning outlives.
     pub identity_without: Vec<String>,
     /// Labels that name the cohort.

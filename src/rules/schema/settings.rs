@@ -5,6 +5,7 @@ use crate::detect::{Detector, DetectorSet, Direction, ModelParams, ReadOut, Seas
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
 use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
+use crate::rules::window::{Windows, zone};
 use crate::rules::yaml::{Map, Node};
 use crate::time::Span;
 
@@ -43,7 +44,7 @@ impl Default for Settings {
 const SCORED_LATER: &str = "accepted, and has no effect in this version";
 
 impl Settings {
-    pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>) -> Rule {
+    pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>, ignore: Windows) -> Rule {
         Rule {
             name,
             selectors,
@@ -51,6 +52,7 @@ impl Settings {
             params: self.params,
             read: self.read,
             silence: self.silence,
+            ignore,
             identity_without: self.identity_without,
             cohort: self.cohort,
             emit: self.emit,
@@ -83,7 +85,7 @@ impl Settings {
             }
         }
         set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
-        for name in ["forecast", "narrate", "notify", "responses", "ignore"] {
+        for name in ["forecast", "narrate", "notify", "responses"] {
             map.refuse(name, LATER);
         }
     }
@@ -287,8 +289,7 @@ fn season(node: &Node<'_>) -> Option<Season> {
 /// Seconds from UTC to a zone's standard time. No clock is read: the same file gives the same offset
 /// at any time of the year, so a restart in summer does not start the models anew.
 fn standard_offset(name: &str) -> Result<i32, String> {
-    let unknown = |_| format!("{name:?} is not a known time zone; write a name such as Europe/Berlin or UTC");
-    let zone = jiff::tz::TimeZone::get(name).map_err(unknown)?;
+    let zone = zone(name)?;
     // 2026-01-15 and 2026-07-15, noon UTC: the smaller offset is standard time in both hemispheres.
     let instants = [1_768_478_400, 1_784_116_800].map(jiff::Timestamp::from_second);
     let offsets = instants.into_iter().flatten().map(|instant| zone.to_offset(instant).seconds());
