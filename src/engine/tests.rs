@@ -52,7 +52,7 @@ fn digest(kept: &Kept) -> Vec<(String, i64, u64)> {
     for batch in kept.0.lock().iter() {
         for output in &batch.outputs {
             let bits = match output.value {
-                OutputValue::Scored { score, .. } => score.to_bits(),
+                OutputValue::Scored { score, .. } | OutputValue::Silent { score, .. } => score.to_bits(),
                 OutputValue::Stale => 0,
             };
             all.push((format!("{} {}", output.labels, output.transform), output.at.0, bits));
@@ -289,7 +289,7 @@ fn in_a_window_nothing_flags_and_nothing_is_learnt() {
         let ours = all.iter().filter(|o| o.labels.get("pod") == Some(pod) && o.labels.name() == "m");
         ours.map(|o| match o.value {
             OutputValue::Scored { score, .. } => (o.at.0 / 15_000, o.flagged(), score),
-            OutputValue::Stale => (o.at.0 / 15_000, false, f64::NAN),
+            _ => (o.at.0 / 15_000, false, f64::NAN),
         })
         .collect()
     };
@@ -306,7 +306,7 @@ fn in_a_window_nothing_flags_and_nothing_is_learnt() {
         .filter(|o| o.labels.name() == "c_total" && o.at.0 == 150 * 15_000)
         .map(|o| match o.value {
             OutputValue::Scored { value, .. } => value,
-            OutputValue::Stale => f64::NAN,
+            _ => f64::NAN,
         })
         .collect();
     assert!(rate.len() == 1 && (rate[0] - 100.0).abs() < 1.0, "the counter was read all along: {rate:?}");

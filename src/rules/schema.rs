@@ -54,7 +54,7 @@ pub fn read(root: &mut Map<'_>) -> Option<RuleSet> {
         .and_then(|mut state| state.take("forget_after"))
         .and_then(|node| node.duration(Span::MINUTE..=Span::days(365)))
         .unwrap_or(Span::hours(24));
-    let mut base = Settings::default();
+    let mut base = Settings::remembered_for(forget_after);
     if let Some(mut map) = root.take("defaults").and_then(|node| node.map()) {
         map.refuse("ignore", "write it at the top level, where it holds for every rule");
         base.read(&mut map, output_names);

@@ -16,6 +16,8 @@ pub(super) struct Settings {
     params: ModelParams,
     read: ReadOut,
     silence: Option<Silence>,
+    /// How long a series is remembered: bounds `silence`.
+    forget_after: Span,
     identity_without: Vec<String>,
     cohort: Vec<String>,
     emit: EmitSet,
@@ -31,6 +33,7 @@ impl Default for Settings {
             params: ModelParams::default(),
             read: ReadOut::default(),
             silence: None,
+            forget_after: Span::hours(24),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit: EmitSet { score: true, flag: true, bands: false, detectors: false },
@@ -44,6 +47,11 @@ impl Default for Settings {
 const SCORED_LATER: &str = "accepted, and has no effect in this version";
 
 impl Settings {
+    /// The defaults, where series are remembered for so long.
+    pub(super) fn remembered_for(forget_after: Span) -> Settings {
+        Settings { forget_after, ..Settings::default() }
+    }
+
     pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>, ignore: Windows) -> Rule {
         Rule {
             name,
@@ -69,14 +77,11 @@ impl Settings {
         self.models(map);
         self.season(map);
         self.outputs(map, names);
-        if let Some(node) = map.take("silence")
-            && let Some(mut fields) = node.map()
-        {
+        if let Some(mut fields) = map.take("silence").and_then(|node| node.map()) {
             let after = fields.require("after", "how long a series may be silent, such as 5m");
-            let after = after.and_then(|node| node.duration(Span::SECOND..=Span::days(30)));
+            let after = after.and_then(|node| self.silent_after(&node));
             self.silence = after.map(|after| Silence { after }).or(self.silence);
             fields.finish();
-            node.note(SCORED_LATER);
         }
         for (name, to) in [("identity_without", &mut self.identity_without), ("cohort", &mut self.cohort)] {
             if let Some(node) = map.take(name) {
@@ -88,6 +93,19 @@ impl Settings {
         for name in ["forecast", "narrate", "notify", "responses"] {
             map.refuse(name, LATER);
         }
+    }
+
+    /// A silence is told for an hour; the series must be remembered for so long.
+    fn silent_after(&self, node: &Node<'_>) -> Option<Span> {
+        let after = node.duration(Span::MINUTE..=Span::days(30))?;
+        if after.0 + 2 * Span::HOUR.0 > self.forget_after.0 {
+            node.error(format!(
+                "a series that is silent for {} is forgotten: `state.forget_after` must be at least 2h longer \
+                 than `after`",
+                self.forget_after
+            ));
+        }
+        Some(after)
     }
 
     /// How scores are read out of the evidence.

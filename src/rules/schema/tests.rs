@@ -130,6 +130,12 @@ fn each_mistake_is_named_where_it_stands() {
         ("labels: {rule: x}", "r:4:12: rules[0].labels.rule", "oddity itself"),
         ("labels: {0x: x}", "r:4:12: rules[0].labels.0x", "label name"),
         ("silence: {}", "r:4:12: rules[0].silence", "`after` is missing"),
+        ("silence: {after: 5s}", "r:4:20: rules[0].silence.after", "from 1m to 30d"),
+        (
+            "silence: {after: 23h}",
+            "r:4:20: rules[0].silence.after",
+            "`state.forget_after` must be at least 2h",
+        ),
         ("emit: [score, scores]", "r:4:17: rules[0].emit[1]", "did you mean \"score\"?"),
         ("notify: x", "r:4:3: rules[0].notify", "later version"),
         ("false_alarm: 1 per 7d", "r:4:3: rules[0].false_alarm", "did you mean `false_alarms`?"),
@@ -235,11 +241,11 @@ fn the_top_level_is_checked_too() {
 
 #[test]
 fn what_has_no_effect_is_remarked_on() {
-    let text = "rules:\n- name: a\n  match: up\n  silence: {after: 5m}\n  cohort: [job]\n";
+    let text = "rules:\n- name: a\n  match: up\n  identity_without: [pod]\n  cohort: [job]\n";
     let (_, notes) = RuleSet::parse("r", text).expect("valid");
     let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
     assert_eq!(notes.len(), 2);
-    assert!(notes[0].starts_with("r:4:12: rules[0].silence: accepted"), "{notes:?}");
+    assert!(notes[0].starts_with("r:4:21: rules[0].identity_without: accepted"), "{notes:?}");
 }
 
 proptest::proptest! {
