@@ -404,3 +404,85 @@ fn series_without_silence_are_as_they_were() {
     };
     assert!(run(true) == run(false));
 }
+
+#[test]
+fn an_up_that_a_rule_takes_tells_of_its_target_too() {
+    let mut taking = silent();
+    taking.selectors = rule("x", "m|up", vec![]).selectors;
+    let run = Run::new(taking, 2);
+    let gone = [Row("m", "gone", 1_500, STALE), Row("up", "gone", 1_500, STALE)];
+    let rows = [scrapes("a", 0..100, true), ups("a", 100..600), scrapes("gone", 0..100, true), gone.to_vec()];
+    for chunk in with_b(rows.concat()).chunks(30) {
+        run.send(chunk);
+    }
+    assert_eq!(run.silences("a").len(), 15);
+    assert!(run.silences("gone").is_empty());
+}
+
+#[test]
+fn a_source_that_is_away_does_not_concern_another() {
+    let run = Run::new(silent(), 1);
+    let send = |cluster: &str, instance: &str, seconds: i64| {
+        let mut encoder = Encoder::new(Version::V1);
+        let labels = [("__name__", "m"), ("cluster", cluster), ("instance", instance)];
+        let sample = Sample { timestamp: seconds * 1000, value: (seconds % 7) as f64 };
+        encoder.series(labels.into_iter(), MetricKind::Unknown, &[sample]);
+        let received = Millis(seconds * 1000);
+        let body = Body { version: Version::V1, received, bytes: encoder.finish().into() };
+        run.engine.apply(Record::Body(body)).expect("a good body");
+    };
+    for step in 0..600 {
+        let at = step * 15;
+        send("eu", "stays", at);
+        if step < 100 {
+            send("eu", "stops", at);
+            send("us", "away", at);
+        }
+    }
+    assert_eq!(run.silences("stops").len(), 15);
+    assert!(run.silences("away").is_empty() && run.silences("stays").is_empty());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    /// Whatever comes and goes: neither lanes nor cuts nor senders up to a minute apart change a bit.
+    #[test]
+    fn interleaving_changes_nothing(
+        // For each pod: phase in seconds, first stop, pause, second stop, what `up` does, how late it comes.
+        pods in proptest::collection::vec((0i64..15, 62i64..140, 18i64..60, 10i64..90, 0usize..4, 0i64..60), 2..7),
+        cut in 1usize..80,
+        lanes in 0usize..3,
+    ) {
+        let mut rows = scrapes("anchor", 0..360, true).into_iter().map(|row| (0, row)).collect::<Vec<_>>();
+        for ((phase, stop, pause, again, up, late), pod) in pods.into_iter().zip(PODS) {
+            let back = stop + pause;
+            let end = (back + again).min(330);
+            let mut own = [scrapes(pod, 0..stop, up > 0), scrapes(pod, back..end, up > 0)].concat();
+            match up {
+                1 => own.extend(ups(pod, stop..back)),
+                2 => own.extend([Row("up", pod, stop * 15, STALE), Row("m", pod, stop * 15, STALE)]),
+                3 => own.extend([ups(pod, stop..back), ups(pod, end..360)].concat()),
+                _ => {}
+            }
+            rows.extend(own.into_iter().map(|row| (late, Row(row.0, row.1, row.2 + phase, row.3))));
+        }
+        let play = |order: &[(i64, Row)], cut: usize, lanes: usize| {
+            let run = Run::new(silent(), lanes);
+            let rows: Vec<Row> = order.iter().map(|(_, row)| *row).collect();
+            for chunk in rows.chunks(cut) {
+                run.send(chunk);
+            }
+            run.engine.apply(Record::Tick { group: String::new(), to: Millis(5_520_000) }).expect("a tick");
+            for pod in PODS {
+                assert!(run.said(pod).is_sorted_by(|a, b| a.0 < b.0), "{pod}: {:?}", run.said(pod));
+            }
+            digest(&run)
+        };
+        rows.sort_by_key(|(_, row)| row.2);
+        let one = play(&rows, 1, 0);
+        rows.sort_by_key(|(late, row)| row.2 + late);
+        proptest::prop_assert_eq!(&one, &play(&rows, cut, lanes));
+        proptest::prop_assert_eq!(&one, &play(&rows, 1, lanes));
+    }
+}
