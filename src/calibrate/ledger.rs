@@ -77,6 +77,11 @@ impl Ledger {
         (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).min(1.0)
     }
 
+    /// How much is still to be learnt of the tail: 1 at first, 0 once five days of peaks were entered.
+    pub fn youth(&self) -> f64 {
+        1.0 - (f64::from(self.entered) / 120.0).min(1.0)
+    }
+
     /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly
     /// increasing in it, 0 at 0. `prior`: peaks that the prior scale weighs.
     pub fn nats(&self, evidence: f64, prior: f64) -> f64 {
