@@ -189,6 +189,7 @@ pub(super) mod tests {
             params: ModelParams::default(),
             read: ReadOut::default(),
             silence: None,
+            ignore: Default::default(),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit: EmitSet { score: true, flag: true, bands: false, detectors: false },

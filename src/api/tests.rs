@@ -204,6 +204,27 @@ async fn a_body_over_the_limit_is_read_and_answered_with_400() {
 }
 
 #[tokio::test]
+async fn open_windows_are_named_by_observed_time() {
+    let server = default_server().await;
+    let status = server.data("/api/v1/status").await;
+    assert_eq!((&status["observed"], &status["open_windows"]), (&Value::Null, &serde_json::json!([])));
+    let when = crate::rules::window::When::Once(Millis(0), Millis(now().0 + 3_600_000));
+    let window = crate::rules::Window { when, selectors: Vec::new(), comment: Some("moving house".into()) };
+    let all = vec![Arc::new(window)];
+    let [mut one, mut two] = ["one", "two"].map(|name| rule(name, "up", vec![As::Value]));
+    one.ignore = crate::rules::Windows::new(all.clone());
+    two.ignore = crate::rules::Windows::new(all);
+    server.api.engine.apply(crate::record::Record::Rules(Arc::new(rules(vec![one, two])))).expect("rules");
+    assert_eq!(server.ask(WRITE, &request(&[(NAME, "up")])).await.0, 204);
+    let status = server.data("/api/v1/status").await;
+    assert_eq!(status["open_windows"].as_array().map(Vec::len), Some(1), "{status}");
+    assert_eq!(status["open_windows"][0]["comment"], "moving house");
+    assert_eq!(status["open_windows"][0]["rules"], serde_json::json!(["one", "two"]));
+    let listed = server.data("/api/v1/rules").await;
+    assert_eq!(listed["rules"][0]["ignore"][0]["comment"], "moving house");
+}
+
+#[tokio::test]
 async fn a_declared_length_over_the_limit_is_answered_before_the_body() {
     let receiver = ReceiverLimits { compressed: 1000, ..ReceiverLimits::default() };
     let server = server(ServerLimits::default(), receiver).await;

@@ -62,6 +62,7 @@ pub fn default_rules(metric: &str, bands: bool) -> Result<RuleSet, BacktestError
         params: Default::default(),
         read: Default::default(),
         silence: None,
+        ignore: Default::default(),
         identity_without: Vec::new(),
         cohort: Vec::new(),
         emit: EmitSet { score: true, flag: true, bands, detectors: false },

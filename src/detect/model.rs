@@ -246,6 +246,23 @@ impl Model {
         verdict
     }
 
+    /// Judges a sample without learning it, its score capped below 1: in a maintenance window.
+    /// `None` where [`Model::observe`] would say nothing. The model is left as it was, so the next
+    /// sample learnt comes after a gap.
+    pub fn glance(&self, params: &ModelParams, read: &ReadOut, at: Millis, x: f64) -> Option<Verdict> {
+        let early = self.samples.saturating_add(1) < params.min_samples;
+        if !x.is_finite() || early || (self.samples > 0 && at <= self.last_at) {
+            return None;
+        }
+        let y = bounded(x);
+        let judged = self.judge(params, at, y);
+        Some(Verdict {
+            score: readout::suppressed(self.score(read, &judged, y)),
+            expected: judged.expected,
+            evidence: judged.evidence,
+        })
+    }
+
     fn score(&self, read: &ReadOut, judged: &Judged, x: f64) -> f64 {
         let score = judged.nats.max(0.0) / readout::allowed(read.budget.0, self.interval.ms());
         if readout::counts(read, x, judged.expected) { score } else { readout::suppressed(score) }
@@ -654,6 +671,22 @@ mod tests {
         }
         let last = last.expect("scored");
         assert!(last.score < 1.0 && (last.expected - 90.0).abs() < 4.0, "{last:?}");
+    }
+
+    #[test]
+    fn a_glance_caps_the_score_and_teaches_nothing() {
+        let (params, read) = (ModelParams::default(), ReadOut::default());
+        let mut model = warmed(&params, 500, 15_000);
+        let before = model.clone();
+        let at = Millis(500 * 15_000);
+        let glance = model.glance(&params, &read, at, 90.0).expect("a score");
+        assert!(model == before && glance.score < 1.0, "{glance:?}");
+        let verdict = model.observe(&params, &read, at, 90.0).expect("a score");
+        assert_eq!(glance.score, readout::suppressed(verdict.score));
+        assert!(verdict.score >= 1.0 && verdict.expected == glance.expected);
+        assert_eq!(model.glance(&params, &read, at, 50.0), None, "not after the last sample");
+        assert_eq!(warmed(&params, 58, 15_000).glance(&params, &read, at, 50.0), None, "warming up");
+        assert_eq!(before.glance(&params, &read, at, f64::NAN), None);
     }
 
     #[test]

@@ -70,6 +70,15 @@ fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, O
                 }
             }
         }
+        // There is no value, so nothing was expected of it and no detector spoke.
+        OutputValue::Silent { score, .. } => {
+            if emit.score {
+                finite(own::SCORE, None, score);
+            }
+            if emit.flag && !vm {
+                finite(own::FLAG, None, f64::from(u8::from(score >= 1.0)));
+            }
+        }
         // Whether a side of the band was ever written is not known here: a marker on a series that
         // never was does no harm, a series left without one stays alive for five minutes.
         OutputValue::Stale => {
@@ -204,6 +213,7 @@ pub(super) mod tests {
             params: ModelParams { detectors: DetectorSet(0b0011), ..ModelParams::default() },
             read: ReadOut::default(),
             silence: None,
+            ignore: Default::default(),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit,

@@ -23,6 +23,15 @@ pub enum OutputValue {
         /// Evidence of each detector, by number.
         evidence: [f32; Detector::ALL.len()],
     },
+    /// The series has been silent for longer than its rule allows.
+    Silent {
+        /// At least 1.
+        score: f64,
+        /// Its last sample's time.
+        since: Millis,
+        /// The signal's value then.
+        value: f64,
+    },
     /// The source went stale: every output series of this signal ends with a stale marker.
     Stale,
 }
@@ -61,7 +70,8 @@ pub struct Output {
 impl Output {
     /// Whether the flag is 1: exactly where the score is at least 1.
     pub fn flagged(&self) -> bool {
-        matches!(self.value, OutputValue::Scored { score, .. } if score >= 1.0)
+        use OutputValue::{Scored, Silent};
+        matches!(self.value, Scored { score, .. } | Silent { score, .. } if score >= 1.0)
     }
 }
 

@@ -16,3 +16,4 @@ mod loop_free;
 mod outage;
 mod peers_alone;
 mod prometheus3;
+mod silence;

@@ -43,6 +43,8 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
                 ),
             },
         ),
+        ("ignore", joined(rule.ignore.iter().map(|window| window.when.to_string()), "\n")),
+        ("silence", rule.silence.map_or_else(String::new, |silence| format!("after {}", silence.after))),
         ("quiet", rule.read.quiet.map_or_else(|| "5m or 5 samples".into(), |quiet| quiet.to_string())),
         ("min_samples", params.min_samples.to_string()),
         ("accept_shift_after", params.accept_shift_after.to_string()),
@@ -88,13 +90,15 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
 
 /// One column a setting, one row a rule; a setting that all rules leave empty is left out.
 pub(super) fn rules(rules: &RuleSet) -> String {
-    const ORDER: [&str; 17] = [
+    const ORDER: [&str; 19] = [
         "name",
         "match",
         "as",
         "direction",
         "false_alarms",
         "min_change",
+        "ignore",
+        "silence",
         "quiet",
         "min_samples",
         "accept_shift_after",
@@ -112,7 +116,7 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         let settings = settings(rule);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        // A rule is a block of lines: seventeen columns fit no terminal.
+        // A rule is a block of lines: nineteen columns fit no terminal.
         table.set_content_arrangement(ContentArrangement::Disabled);
         for name in ORDER {
             match settings.get(name) {

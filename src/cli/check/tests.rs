@@ -134,7 +134,7 @@ fn exit_codes_tell_valid_files_from_others() {
 
 #[test]
 fn programs_get_problems_and_settings() {
-    let config = Config::parse("f", "rules: [{name: a, match: up, silence: {after: 5m}}]").expect("valid");
+    let config = Config::parse("f", "rules: [{name: a, match: up, cohort: [job]}]").expect("valid");
     let value = describe("f", &config, None);
     assert_eq!(
         (value["valid"].as_bool(), value["rules"][0]["false_alarms"].as_str()),
