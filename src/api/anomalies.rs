@@ -36,17 +36,19 @@ impl Anomaly {
     /// The anomaly in an output; `None` where it is not flagged.
     pub fn of(output: &Output) -> Option<Anomaly> {
         match output.value {
-            OutputValue::Scored { value, score, expected, band, evidence } if score >= 1.0 => Some(Anomaly {
-                labels: output.labels.clone(),
-                rule: output.rule.name.clone(),
-                transform: output.transform.to_string(),
-                at: output.at,
-                value,
-                score,
-                expected,
-                band: band.map(|band| (band.lower, band.upper)),
-                evidence,
-            }),
+            OutputValue::Scored { value, score, expected, band, evidence, .. } if score >= 1.0 => {
+                Some(Anomaly {
+                    labels: output.labels.clone(),
+                    rule: output.rule.name.clone(),
+                    transform: output.transform.to_string(),
+                    at: output.at,
+                    value,
+                    score,
+                    expected,
+                    band: band.map(|band| (band.lower, band.upper)),
+                    evidence,
+                })
+            }
             _ => None,
         }
     }

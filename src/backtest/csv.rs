@@ -97,6 +97,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Table, BacktestError> {
     Ok(table)
 }
 
+/// A number as a result file has it: the shortest text that reads back as the same bits, with an
+/// exponent where it would be long, and `+Inf`, `-Inf` or `NaN`.
+pub fn number(x: f64) -> String {
+    match x {
+        f64::INFINITY => "+Inf".into(),
+        f64::NEG_INFINITY => "-Inf".into(),
+        x if x.abs() >= 1e17 || x != 0.0 && x.abs() < 1e-5 => format!("{x:e}"),
+        x => x.to_string(),
+    }
+}
+
 /// Reads a file.
 ///
 /// # Errors

@@ -310,13 +310,20 @@ impl Work<'_> {
                         let flagged = verdict.score >= 1.0;
                         effects.tally.flagged += u64::from(flagged);
                         if emit || flagged || self.want_all {
-                            let Verdict { score, expected, evidence } = verdict;
+                            let Verdict { score, expected, interval, evidence } = verdict;
                             effects.outputs.push(Output {
                                 labels: series.labels.clone(),
                                 rule: rule.clone(),
                                 transform: signal.transform,
                                 at,
-                                value: OutputValue::Scored { value, score, expected, band, evidence },
+                                value: OutputValue::Scored {
+                                    value,
+                                    score,
+                                    expected,
+                                    interval,
+                                    band,
+                                    evidence,
+                                },
                                 emit,
                             });
                         }

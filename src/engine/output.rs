@@ -18,6 +18,8 @@ pub enum OutputValue {
         score: f64,
         /// What was expected.
         expected: f64,
+        /// The usual interval that the budget was spread over, ms.
+        interval: f32,
         /// The band; `None` where the rule does not emit bands.
         band: Option<Band>,
         /// Evidence of each detector, by number.
