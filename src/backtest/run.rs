@@ -9,8 +9,9 @@ use super::inputs::{Input, file_error};
 use super::replay::replay;
 use super::report::{Row, SeriesReport};
 use super::results::{Entry, Line, Results, alarms, index, stem};
+use crate::engine::own;
 use crate::history::{History, Series};
-use crate::labels::{Labels, NAME};
+use crate::labels::{Labels, NAME, value_of};
 use crate::rules::RuleSet;
 use crate::wire::Sample;
 use std::path::{Path, PathBuf};
@@ -155,8 +156,18 @@ fn one_file(input: &Input, options: &Options) -> Result<SeriesReport, BacktestEr
     Ok(report)
 }
 
+/// The places of the series that a rule takes: not those of others, nor outputs of oddity itself.
+fn taken(history: &History, rules: &RuleSet) -> Vec<usize> {
+    let takes = |series: &Series| {
+        let labels: Vec<(&str, &str)> = series.pairs().collect();
+        !own::is_own(&labels) && rules.select(|name| value_of(&labels, name)).is_some()
+    };
+    let all = history.series.iter().enumerate();
+    all.filter(|(_, series)| takes(series)).map(|(place, _)| place).collect()
+}
+
 /// Runs a history through one engine; `progress` is told of the samples of each body. Reports come in
-/// the order of its series. With `out`, `OUT/oddity/index.json` tells which series is in which file.
+/// the order of its series, those left out that no rule takes. With `out`, `OUT/oddity/index.json` tells which series is in which file.
 ///
 /// # Errors
 /// The engine refuses a body; results cannot be written.
@@ -169,7 +180,9 @@ pub fn run_history(
     let lanes = if options.threads > 1 { options.threads } else { 0 };
     let answers = replay(&history, options.rules.clone(), lanes, options.out.is_some(), progress)?;
     let folder = options.out.as_ref().map(|out| out.join("oddity"));
-    let reports = each(history.series.len(), options.threads, |place| {
+    let taken = taken(&history, &options.rules);
+    let reports = each(taken.len(), options.threads, |number| {
+        let place = taken.get(number).copied().unwrap_or(usize::MAX);
         let (Some(series), Some(answers)) = (history.series.get(place), answers.get(place)) else {
             return Err(BacktestError::Input("no such series".into()));
         };
@@ -178,7 +191,8 @@ pub fn run_history(
     if let Some(folder) = &folder {
         let path = folder.join("index.json");
         let entry = |series| Entry { file: file_name(series), labels: series.pairs().collect() };
-        let entries: Vec<Entry<'_>> = history.series.iter().map(entry).collect();
+        let entries: Vec<Entry<'_>> =
+            taken.iter().filter_map(|place| history.series.get(*place)).map(entry).collect();
         std::fs::create_dir_all(folder).and_then(|()| index(&path, &entries)).map_err(file_error(&path))?;
     }
     Ok(reports)
@@ -313,8 +327,10 @@ mod tests {
     fn a_history_has_a_file_for_each_series_and_an_index() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut history = History::default();
-        for job in ["a", "b"] {
-            let place = history.place(&mut vec![(NAME, "load"), ("job", job)]).expect("valid");
+        for (name, job) in [("anomaly_score", "a"), ("load", "a"), ("load", "b")] {
+            let labels = [(NAME, name), ("job", job), ("metric", "load"), ("rule", "x")];
+            let own = name == "anomaly_score";
+            let place = history.place(&mut labels[..if own { 4 } else { 2 }].to_vec()).expect("valid");
             for i in 0..120i64 {
                 let value = if i == 110 && job == "b" { 90.0 } else { ((i * 7919) % 7) as f64 };
                 history.push(place, Sample { timestamp: 1_700_000_000_250 + 15_000 * i, value });

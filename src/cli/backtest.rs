@@ -150,11 +150,16 @@ fn of_history(history: History, options: &Options) -> anyhow::Result<Vec<SeriesR
         eprintln!("{} native histograms were left out: only floats are replayed", history.histograms);
     }
     anyhow::ensure!(!history.series.is_empty(), "there is no sample in it");
+    let all = history.series.len();
     let template = "replay {elapsed_precise} {wide_bar} {human_pos}/{human_len} samples";
     let bar = progress(Some(history.samples() as u64), template);
     let reports = backtest::run_history(history, options, &|samples| bar.inc(samples));
     bar.finish_and_clear();
-    Ok(reports?)
+    let reports = reports?;
+    if reports.len() < all {
+        eprintln!("{} of {all} series are left out: no rule takes them", all - reports.len());
+    }
+    Ok(reports)
 }
 
 fn dump(path: &Path) -> anyhow::Result<History> {

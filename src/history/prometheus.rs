@@ -122,6 +122,7 @@ pub async fn fetch(
     // Everything before `from` is there.
     let mut from = query.start;
     let mut page = if raw { PAGE.0 } else { step.saturating_mul(MAX_POINTS) };
+    let mut grows = raw;
     let smallest = if raw { SMALLEST_PAGE.0 } else { step };
     while from <= query.end {
         // The page is [from, to], both ends included.
@@ -129,6 +130,7 @@ pub async fn fetch(
         let answer = match asked(client, query, raw, step, (from, to), from > query.start).await {
             Err(error) if error.too_much() && page / 2 >= smallest => {
                 page = page / 2 / smallest * smallest;
+                grows = false;
                 continue;
             }
             answer => answer?,
@@ -136,7 +138,7 @@ pub async fn fetch(
         let before = history.samples();
         take(&mut history, answer, query, (from, to))?;
         let samples = history.samples();
-        if raw && samples - before < SMALL_ANSWER {
+        if grows && samples - before < SMALL_ANSWER {
             page = (page * 2).min(LARGEST_PAGE.0);
         }
         from = to.plus(1);
