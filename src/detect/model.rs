@@ -19,6 +19,7 @@ use super::ewma::Ewma;
 use super::holt_winters::{Gains, HoltWinters};
 use super::rarity::{Rare, Rarity};
 use super::seasonal::Keeper;
+use super::shift::Shift;
 use super::zscore::ZScore;
 use super::{Detector, ModelParams, ReadOut};
 use crate::calibrate::{Ledger, readout};
@@ -82,6 +83,8 @@ const MOVING: f64 = 24.0;
 /// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
 /// development data.
 const LOOKS: f64 = 0.35;
+/// Price of a slow reading, nats.
+const SLOW_PRICE: f64 = 1.0;
 /// Base scales from the base level beyond which a shift is still on.
 const DISPLACED: f64 = 4.0;
 /// Samples back at the old level that end an odd time.
@@ -104,6 +107,7 @@ pub struct Model {
     ledger: Ledger,
     /// Of the plain distance, in logarithms of nats.
     plain: Ledger,
+    shift: Shift,
     /// When the odd time now going on began.
     odd_since: Option<Millis>,
     back: u8,
@@ -116,6 +120,7 @@ struct Judged {
     nats: f64,
     fused: f64,
     plain: f64,
+    slow: [f64; 2],
     expected: f64,
     evidence: [f32; Detector::ALL.len()],
     rare: Rare,
@@ -152,17 +157,23 @@ pub(super) struct Frame {
     ewma: Centre,
     holt: Centre,
     bias: f64,
+    n: u32,
 }
 
 impl Frame {
     /// The greatest distances from the detectors' centres of any value from `a` to `b`.
-    pub(super) fn distances(&self, a: f64, b: f64) -> Distances {
+    pub(super) fn distances(&self, shift: &Shift, a: f64, b: f64) -> Distances {
+        let slow = [a, b].map(|x| {
+            let slow = shift.judge(x, self.season.unwrap_or(self.base.at), self.base.scale, self.n);
+            [shift.offset.evidence(slow.offset, self.floor), shift.slope.evidence(slow.slope, self.floor)]
+        });
         let biased = Centre { at: self.bias, scale: self.holt.scale };
         Distances {
             base: self.base.z(a, b),
             zscore: self.zscore.z(a, b),
             ewma: self.ewma.z(a, b),
             holt: biased.z(a - self.holt.at, b - self.holt.at),
+            slow: [slow[0][0].max(slow[1][0]), slow[0][1].max(slow[1][1])],
         }
     }
 
@@ -179,6 +190,8 @@ pub(super) struct Distances {
     zscore: f64,
     ewma: f64,
     holt: f64,
+    /// Evidence of the offset and of the slope.
+    slow: [f64; 2],
 }
 
 /// The detectors' joint word.
@@ -210,6 +223,7 @@ impl Model {
             season: Keeper::default(),
             ledger: Ledger::default(),
             plain: Ledger::default(),
+            shift: Shift::default(),
             odd_since: None,
             back: 0,
         }
@@ -249,6 +263,7 @@ impl Model {
                 nats: 0.0,
                 fused: 0.0,
                 plain: 0.0,
+                slow: [0.0; 2],
                 expected: x,
                 evidence: [0.0; 4],
                 rare: Rare::default(),
@@ -259,7 +274,7 @@ impl Model {
             };
         }
         let frame = self.frame(params, at);
-        let z = frame.distances(x, x);
+        let z = frame.distances(&self.shift, x, x);
         let (mut rare, mut seasonal) = (Rare::default(), None);
         if params.detectors.has(Detector::Rarity) {
             seasonal = frame.season.and_then(|s| self.season.rarity(x - s, frame.floor));
@@ -267,7 +282,11 @@ impl Model {
         }
         let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
         let Frame { expected, season, intervals, floor, .. } = frame;
-        Judged { nats, fused, plain, expected, evidence, rare, base_z: z.base, season, intervals, floor }
+        Judged { nats, fused, plain, slow: z.slow, expected, evidence, rare, base_z: z.base, season, intervals, floor }
+    }
+
+    pub(super) fn shift(&self) -> &Shift {
+        &self.shift
     }
 
     /// What can be said of the sample at `at` before its value is known; some sample was taken.
@@ -292,6 +311,7 @@ impl Model {
             ewma: Centre::default(),
             holt: Centre::default(),
             bias: 0.0,
+            n: self.samples,
         };
         if has(Detector::Rarity) {
             frame.expected = self.rarity.expected();
@@ -366,7 +386,9 @@ impl Model {
         let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
         let own = (1.0 - w) * young
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
-        let nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
+        let mut nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
+        nats = nats.max(self.beside(0.0, self.shift.offset.ledger(), z.slow[0]) - SLOW_PRICE);
+        nats = nats.max(self.beside(0.0, self.shift.slope.ledger(), z.slow[1]) - SLOW_PRICE);
         Fused { nats, fused, plain, evidence }
     }
 
@@ -374,12 +396,16 @@ impl Model {
     /// for. The plain channel joins as its ledger fills; a signal that mostly rests has no tail of
     /// distances to go by.
     fn beside_plain(&self, nats: f64, plain: f64) -> f64 {
-        let resting = (self.plain.least() / MOVING).min(1.0);
-        let w = self.plain.weight() * resting * resting;
+        self.beside(nats, &self.plain, plain)
+    }
+
+    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64) -> f64 {
+        let resting = (ledger.least() / MOVING).min(1.0);
+        let w = ledger.weight() * resting * resting;
         if w <= 0.0 {
             return nats;
         }
-        let own = self.believed(self.plain.nats(plain, PLAIN_PRIOR));
+        let own = self.believed(ledger.nats(evidence, PLAIN_PRIOR));
         let own = (1.0 - w) * nats + w * own;
         nats.max(own) - w * LOOKS
     }
@@ -400,6 +426,7 @@ impl Model {
             self.steps.last = x;
             self.base.mean = x;
         }
+        let slow = self.shift.judge(x, judged.season.unwrap_or(self.base.mean), self.base.sd().max(self.steps.floor()), n);
         let dt = if n == 0 { 0 } else { at.since(self.last_at) };
         if n > 0 {
             self.interval.learn(dt);
@@ -440,9 +467,12 @@ impl Model {
         self.base.learn(x, BASE_GAIN.max(young(n)) * share.max(0.125), clip);
         self.steps.learn(x, share);
         if n >= params.min_samples {
-            self.ledger.learn(at, judged.fused);
-            self.plain.learn(at, judged.plain);
+            let bar = readout::allowed(Span::days(30).0, self.interval.ms());
+            self.ledger.learn(at, judged.fused, bar);
+            self.plain.learn(at, judged.plain, bar);
+            self.shift.enter(at, judged.slow, bar);
         }
+        self.shift.learn(n, slow, share);
         self.last_at = at;
         self.samples = n.saturating_add(1);
     }
@@ -489,6 +519,7 @@ impl Model {
         self.base.mean = x;
         self.ewma.accept(x);
         self.holt.accept(x - season);
+        self.shift.accept();
     }
 
     /// The band that the next sample at `at` would be judged by; call before [`Model::observe`].
