@@ -71,7 +71,7 @@ impl Answers {
         let OutputValue::Scored { value, score, expected, interval, band, .. } = output.value else { return };
         let (Some(kept), Some(marks)) = (self.scores.get_mut(at), self.marks.get_mut(at)) else { return };
         let first = *marks & SCORED == 0;
-        *marks |= SCORED | sweep::marks(&output.rule.read, score, value, expected, interval);
+        *marks |= SCORED | sweep::marks(&output.rule.read, score, interval);
         if !first && score <= *kept {
             return;
         }

@@ -4,7 +4,7 @@
 //! was spread over tell the nats, and those the flag under every other budget.
 
 use super::report::{Summary, Tally};
-use crate::calibrate::readout::{LEAST, ReadOut, allowed, counts};
+use crate::calibrate::readout::{LEAST, ReadOut, allowed};
 use crate::rules::budget::Budget;
 use crate::time::Span;
 use serde::Serialize;
@@ -21,13 +21,17 @@ pub const BUDGETS: [Span; 8] = [
     Span::days(90),
 ];
 
-/// One bit for each budget under which a sample would have been flagged.
-pub fn marks(read: &ReadOut, score: f64, value: f64, expected: f64, interval: f32) -> u16 {
+/// One bit for each budget under which a sample would have been flagged, from its score under `read`
+/// and the interval told with it.
+pub fn marks(read: &ReadOut, score: f64, interval: f32) -> u16 {
+    if interval <= 0.0 {
+        return 0;
+    }
     let interval = f64::from(interval);
     let own = allowed(read.budget.0, interval);
     let nats = score * own;
-    // A small score is one under every budget; and what is suppressed is so under every budget.
-    if nats < 0.99 * LEAST || !counts(read, value, expected) {
+    // No budget allows less.
+    if nats < 0.99 * LEAST {
         return 0;
     }
     let mut marks = 0;
@@ -145,7 +149,7 @@ mod tests {
                     if k % 90 == 89 { (k % 7) as f64 * if k % 4 == 1 { 2.0 } else { -2.0 } } else { 0.0 };
                 let (at, value) = (Millis(k * 60_000), 50.0 + noise(k) + size);
                 let told = one.observe(&params, &up(own), at, value);
-                let marks = told.map_or(0, |v| marks(&up(own), v.score, value, v.expected, v.interval));
+                let marks = told.map_or(0, |v| marks(&up(own), v.score, v.interval));
                 for (bit, (model, read)) in each.iter_mut().enumerate() {
                     let flagged = model.observe(&params, read, at, value).is_some_and(|v| v.score >= 1.0);
                     assert_eq!(marks >> bit & 1 == 1, flagged, "{own} read at {}, sample {k}", read.budget);

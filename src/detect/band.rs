@@ -60,7 +60,8 @@ impl<'a> Search<'a> {
         let residual = self.frame.season.unwrap_or(0.0);
         let seasonal = self.season.as_ref().map(|s| s.greatest(a - residual, b - residual));
         let rare = self.rarity.as_ref().map_or(Rare::default(), |r| r.greatest(a, b, seasonal));
-        let told = self.model.fuse(self.params, &self.frame.distances(self.model.shift(), a, b), rare, seasonal);
+        let told =
+            self.model.fuse(self.params, &self.frame.distances(self.model.shift(), a, b), rare, seasonal);
         told.nats.max(0.0) / self.allowed
     }
 

@@ -38,6 +38,7 @@ pub struct Verdict {
     /// What the model expected, in the signal's unit.
     pub expected: f64,
     /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+    /// 0 where direction or least change cap the score below 1 under every budget.
     pub interval: f32,
     /// Each detector's own evidence in nats (-ln of how likely so odd a sample is), 0 where it is
     /// silent or not chosen; by [`Detector`] number.
@@ -240,7 +241,7 @@ impl Model {
         let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
             score: self.score(read, &judged, y),
             expected: judged.expected,
-            interval: self.interval.ms() as f32,
+            interval: if readout::counts(read, y, judged.expected) { self.interval.ms() as f32 } else { 0.0 },
             evidence: judged.evidence,
         });
         self.learn(params, at, y, &judged);
@@ -282,7 +283,19 @@ impl Model {
         }
         let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
         let Frame { expected, season, intervals, floor, .. } = frame;
-        Judged { nats, fused, plain, slow: z.slow, expected, evidence, rare, base_z: z.base, season, intervals, floor }
+        Judged {
+            nats,
+            fused,
+            plain,
+            slow: z.slow,
+            expected,
+            evidence,
+            rare,
+            base_z: z.base,
+            season,
+            intervals,
+            floor,
+        }
     }
 
     pub(super) fn shift(&self) -> &Shift {
@@ -426,7 +439,12 @@ impl Model {
             self.steps.last = x;
             self.base.mean = x;
         }
-        let slow = self.shift.judge(x, judged.season.unwrap_or(self.base.mean), self.base.sd().max(self.steps.floor()), n);
+        let slow = self.shift.judge(
+            x,
+            judged.season.unwrap_or(self.base.mean),
+            self.base.sd().max(self.steps.floor()),
+            n,
+        );
         let dt = if n == 0 { 0 } else { at.since(self.last_at) };
         if n > 0 {
             self.interval.learn(dt);

@@ -18,7 +18,8 @@ pub enum OutputValue {
         score: f64,
         /// What was expected.
         expected: f64,
-        /// The usual interval that the budget was spread over, ms.
+        /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+        /// 0 where direction or least change cap the score below 1 under every budget.
         interval: f32,
         /// The band; `None` where the rule does not emit bands.
         band: Option<Band>,
