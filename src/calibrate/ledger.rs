@@ -77,6 +77,11 @@ impl Ledger {
         (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).min(1.0)
     }
 
+    /// How much is still to be learnt of the tail: 1 at first, 0 once three days of peaks were entered.
+    pub fn youth(&self) -> f64 {
+        1.0 - (f64::from(self.entered) / 72.0).min(1.0)
+    }
+
     /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly
     /// increasing in it, 0 at 0. `prior`: peaks that the prior scale weighs.
     pub fn nats(&self, evidence: f64, prior: f64) -> f64 {
@@ -103,6 +108,9 @@ impl Ledger {
         let steps: u32 = peaks.iter().map(|p| u32::from(*p.min(&cap))).sum();
         let sum = f64::from(steps) / STEPS - u * peaks.len() as f64;
         let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
+        // Peaks that are wider than the prior thought are believed sooner than narrower ones.
+        let own = sum / free;
+        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() { prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own) } else { prior };
         (sum + prior * PRIOR_SCALE) / (free + prior)
     }
 

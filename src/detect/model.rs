@@ -84,6 +84,8 @@ const MOVING: f64 = 24.0;
 /// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
 /// development data.
 const LOOKS: f64 = 0.35;
+/// Share of the nats beyond those seen that a young tail is not believed.
+const CAUTION: f64 = 0.4;
 /// Price of a slow reading, nats.
 const SLOW_PRICE: f64 = 1.0;
 /// Base scales from the base level beyond which a shift is still on.
@@ -402,7 +404,13 @@ impl Model {
         let mut nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
         nats = nats.max(self.beside(0.0, self.shift.offset.ledger(), z.slow[0]) - SLOW_PRICE);
         nats = nats.max(self.beside(0.0, self.shift.slope.ledger(), z.slow[1]) - SLOW_PRICE);
-        Fused { nats, fused, plain, evidence }
+        Fused { nats: self.cautious(nats), fused, plain, evidence }
+    }
+
+    /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
+    fn cautious(&self, nats: f64) -> f64 {
+        let seen = ln(f64::from(self.samples) + 1.0);
+        if nats <= seen { nats } else { seen + (nats - seen) * (1.0 - CAUTION * self.ledger.youth()) }
     }
 
     /// The greater of the fused reading's nats and the plain distance's, two looks at one sample paid
