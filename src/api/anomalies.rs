@@ -47,7 +47,7 @@ impl Anomaly {
     /// The anomaly in an output; `None` where it is not flagged.
     pub fn of(output: &Output) -> Option<Anomaly> {
         let (kind, value, score, expected, band, evidence) = match output.value {
-            OutputValue::Scored { value, score, expected, band, evidence } => {
+            OutputValue::Scored { value, score, expected, band, evidence, .. } => {
                 (Kind::Value, value, score, expected, band, evidence)
             }
             OutputValue::Silent { score, since, value } => {

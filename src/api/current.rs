@@ -207,6 +207,7 @@ pub(super) mod tests {
                 value: 0.5,
                 score,
                 expected: 3.0,
+                interval: 15e3,
                 band,
                 evidence: [0.0, 9.0, 1.0, 0.0],
             },

@@ -37,6 +37,9 @@ pub struct Verdict {
     pub score: f64,
     /// What the model expected, in the signal's unit.
     pub expected: f64,
+    /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+    /// 0 where direction or least change cap the score below 1 under every budget.
+    pub interval: f32,
     /// Each detector's own evidence in nats (-ln of how likely so odd a sample is), 0 where it is
     /// silent or not chosen; by [`Detector`] number.
     pub evidence: [f32; Detector::ALL.len()],
@@ -240,6 +243,7 @@ impl Model {
         let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
             score: self.score(read, &judged, y),
             expected: judged.expected,
+            interval: if readout::counts(read, y, judged.expected) { self.interval.ms() as f32 } else { 0.0 },
             evidence: judged.evidence,
         });
         self.learn(params, at, y, &judged);
@@ -259,6 +263,7 @@ impl Model {
         Some(Verdict {
             score: readout::suppressed(self.score(read, &judged, y)),
             expected: judged.expected,
+            interval: 0.0,
             evidence: judged.evidence,
         })
     }

@@ -45,7 +45,7 @@ fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, O
         }
     };
     match output.value {
-        OutputValue::Scored { value, score, expected, band, evidence } => {
+        OutputValue::Scored { value, score, expected, band, evidence, .. } => {
             if emit.score {
                 finite(own::SCORE, None, score);
             }
@@ -234,7 +234,8 @@ pub(super) mod tests {
     }
 
     fn scored(band: Option<Band>) -> OutputValue {
-        OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, band, evidence: [1.0, 2.0, 3.0, 4.0] }
+        let evidence = [1.0, 2.0, 3.0, 4.0];
+        OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, interval: 15e3, band, evidence }
     }
 
     fn written(output: &Output, names: OutputNames) -> Vec<(String, f64)> {

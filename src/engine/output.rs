@@ -18,6 +18,9 @@ pub enum OutputValue {
         score: f64,
         /// What was expected.
         expected: f64,
+        /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+        /// 0 where direction or least change cap the score below 1 under every budget.
+        interval: f32,
         /// The band; `None` where the rule does not emit bands.
         band: Option<Band>,
         /// Evidence of each detector, by number.
@@ -42,11 +45,11 @@ impl OutputValue {
     /// the whole band does, none would score below 1 and the band is empty, at what is expected. A side
     /// without a bound stays one.
     pub fn scored(transform: As, value: f64, verdict: Verdict, band: Option<Band>) -> OutputValue {
-        let Verdict { score, expected, evidence } = verdict;
+        let Verdict { score, expected, interval, evidence } = verdict;
         let counts = matches!(transform, As::Rate | As::Delta | As::CountRate);
         let shown = |x: f64| if counts && x.is_finite() && x < 0.0 { 0.0 } else { x };
         let band = band.map(|band| Band { lower: shown(band.lower), upper: shown(band.upper) });
-        OutputValue::Scored { value, score, expected: shown(expected), band, evidence }
+        OutputValue::Scored { value, score, expected: shown(expected), interval, band, evidence }
     }
 }
 
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
 
     fn shown(transform: As, expected: f64, lower: f64, upper: f64) -> (f64, f64, f64) {
-        let verdict = Verdict { score: 0.5, expected, evidence: Default::default() };
+        let verdict = Verdict { score: 0.5, expected, interval: 15_000.0, evidence: Default::default() };
         match OutputValue::scored(transform, 1.0, verdict, Some(Band { lower, upper })) {
             OutputValue::Scored { expected, band: Some(band), score: 0.5, value: 1.0, .. } => {
                 (expected, band.lower, band.upper)
