@@ -110,7 +110,11 @@ impl Ledger {
         let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
         // Peaks that are wider than the prior thought are believed sooner than narrower ones.
         let own = sum / free;
-        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() { prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own) } else { prior };
+        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() {
+            prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own)
+        } else {
+            prior
+        };
         (sum + prior * PRIOR_SCALE) / (free + prior)
     }
 
