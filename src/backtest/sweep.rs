@@ -146,7 +146,7 @@ mod tests {
             let mut flags = [0usize; 8];
             for k in 0..6_000i64 {
                 let size =
-                    if k % 90 == 89 { (k % 7) as f64 * if k % 4 == 1 { 2.0 } else { -2.0 } } else { 0.0 };
+                    if k % 90 == 89 { (k % 7) as f64 * if k % 4 == 1 { 4.0 } else { -4.0 } } else { 0.0 };
                 let (at, value) = (Millis(k * 60_000), 50.0 + noise(k) + size);
                 let told = one.observe(&params, &up(own), at, value);
                 let marks = told.map_or(0, |v| marks(&up(own), v.score, v.interval));

@@ -25,6 +25,7 @@ fn rules(target: &str) -> String {
     format!(
         r#"
 remote_write: [{{url: "{target}"}}]
+defaults: {{false_alarms: 1 per 1h}}
 rules:
 - {{name: level, match: [fleet_level]}}
 - {{name: work, match: [fleet_work_total]}}
