@@ -87,6 +87,8 @@ const LOOKS: f64 = 0.35;
 /// Share of the nats beyond those seen that a young tail is not believed.
 const CAUTION: f64 = 0.4;
 const CAUTION_MOST: f64 = 3.0;
+/// Nats taken off where alarms come about once a day.
+const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
 const SLOW_PRICE: f64 = 1.0;
 /// Base scales from the base level beyond which a shift is still on.
@@ -452,6 +454,8 @@ impl Model {
     /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
     fn cautious(&self, nats: f64) -> f64 {
         let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
+        // About once a day is where peaks crowd: there the tail is told too light.
+        let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
         let youth = self.ledger.youth() * (f64::from(self.samples) / 400.0).min(1.0);
         nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth
     }

@@ -21,6 +21,9 @@ const RETRY: i64 = 7 * 24 * HOUR;
 /// A profile stays if its residuals are this share of the plain ones or less.
 const WORTH: f64 = 0.9;
 
+/// It stays after half a day of comparison if they are this share or less.
+const CLEAR: f64 = 0.6;
+
 /// A profile kept or on trial.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seasonal {
@@ -137,7 +140,8 @@ impl Keeper {
         }
         s.teach(now, interval, x, gamma * f64::from(share) / 16.0);
         let age = at.since(s.started);
-        if !s.kept && age > 24 * HOUR + COMPARE {
+        let clear = age > 36 * HOUR && s.with < CLEAR * s.plain;
+        if !s.kept && (clear || age > 24 * HOUR + COMPARE) {
             if s.with < WORTH * s.plain {
                 s.kept = true;
                 s.weekly = Some(Profile::weekly());
