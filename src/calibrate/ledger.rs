@@ -25,8 +25,8 @@ const EARLY: [i64; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
 /// Allowed nats beyond which, times this, a peak is an incident.
 const FAR: f64 = 1.2;
 /// Time that earns one peak left out, and how many can be saved up.
-const CREDIT: f32 = 1.5 * 24.0 * HOUR as f32;
-const MOST: f32 = 16.0;
+const CREDIT: f32 = 3.0 * 24.0 * HOUR as f32;
+const MOST: f32 = 8.0;
 /// Time the ledger stands for at most.
 const WINDOW: i64 = 240 * HOUR;
 

@@ -57,8 +57,8 @@ impl<'a> Search<'a> {
         if !readout::counts(self.read, b, self.frame.expected) {
             return 0.0;
         }
-        let residual = self.frame.season.map_or(0.0, |s| s.value);
-        let seasonal = self.season.as_ref().map(|s| s.greatest(a - residual, b - residual));
+        let residual = |x| self.frame.season.map_or(x, |season| season.residual(x));
+        let seasonal = self.season.as_ref().map(|s| s.greatest(residual(a), residual(b)));
         let rare = self.rarity.as_ref().map_or(Rare::default(), |r| r.greatest(a, b, seasonal));
         let told =
             self.model.fuse(self.params, &self.frame.distances(self.model.shift(), a, b), rare, seasonal);

@@ -174,7 +174,7 @@ impl Frame {
     /// the season where it is known, else from the base level.
     fn long_run(&self, x: f64) -> LongRun {
         match &self.season {
-            Some(season) => LongRun { off: season.residual(x), scale: (1.25 * season.usual).max(self.grain) },
+            Some(season) => LongRun { off: season.residual(x), scale: season.usual.max(self.grain) },
             None => LongRun { off: x - self.base.at, scale: self.base.scale },
         }
     }
@@ -322,7 +322,7 @@ impl Model {
         let z = frame.distances(&self.shift, x, x);
         let (mut rare, mut seasonal) = (Rare::default(), None);
         if params.detectors.has(Detector::Rarity) {
-            seasonal = frame.season.and_then(|s| self.season.rarity(x - s.value, frame.floor));
+            seasonal = frame.season.and_then(|s| self.season.rarity(s.residual(x), frame.floor));
             rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
         }
         let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
@@ -447,7 +447,6 @@ impl Model {
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
         let mut nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
         nats = nats.max(self.beside(0.0, self.shift.offset.ledger(), z.slow[0]) - SLOW_PRICE);
-        nats = nats.max(self.beside(0.0, self.shift.slope.ledger(), z.slow[1]) - SLOW_PRICE);
         Fused { nats: self.cautious(nats), fused, plain, evidence }
     }
 

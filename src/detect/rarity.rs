@@ -18,6 +18,9 @@ const SLOW: f64 = 2.0 / 101.0;
 /// Least range of the logarithmic step, nats.
 const STEP_FLOOR: f64 = 0.2;
 
+/// Nats by which a rarity may exceed that of the season's residual.
+const UNEXPLAINED: f32 = 1.0;
+
 /// State of the detector.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rarity {
@@ -65,16 +68,18 @@ impl Rarity {
             self.level.rarity(slow, floor),
             self.drift.rarity(quick - slow, floor),
             self.step.rarity(signed_step, STEP_FLOOR),
-            season.unwrap_or(0.0),
         ];
-        self.sum_up(rarities, signed_step)
+        self.sum_up(rarities, season, signed_step)
     }
 
-    /// From the rarities of value, level, drift, step and season.
-    fn sum_up(&self, rarities: [f32; 5], signed_step: f64) -> Rare {
-        let [value, .., step, _] = rarities;
+    /// From the rarities of value, level, drift and step, and of the season's residual: what the season
+    /// explains is not rare, though no memory but the season's reaches back so far.
+    fn sum_up(&self, rarities: [f32; 4], season: Option<f32>, signed_step: f64) -> Rare {
+        let most = season.map_or(f32::MAX, |season| season + UNEXPLAINED);
+        let rarities = rarities.map(|rarity| rarity.min(most));
+        let [value, .., step] = rarities;
         let mut top = [0f32; 2];
-        for r in rarities {
+        for r in rarities.into_iter().chain(season) {
             if r > top[0] {
                 top = [r, top[0]];
             } else if r > top[1] {
@@ -140,9 +145,8 @@ impl Sketches<'_> {
             self.level.greatest(slow_a, slow_b),
             self.drift.greatest(quick_a - slow_a, quick_b - slow_b),
             self.step.greatest(step_a, step_b),
-            season.unwrap_or(0.0),
         ];
-        self.of.sum_up(rarities, step_b)
+        self.of.sum_up(rarities, season, step_b)
     }
 }
 

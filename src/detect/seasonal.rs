@@ -7,6 +7,7 @@
 
 use crate::detect::Season;
 use crate::stats::histogram::{Histogram, Sketch};
+use crate::stats::math::{bounded, sqrt};
 use crate::stats::moments::Moments;
 use crate::stats::season::Profile;
 use crate::time::Millis;
@@ -18,11 +19,11 @@ const TRY_AFTER: i64 = 3 * HOUR;
 const COMPARE: i64 = 48 * HOUR;
 /// Time before a dropped profile is tried again.
 const RETRY: i64 = 7 * 24 * HOUR;
-/// A profile stays if its residuals are this share of the plain ones or less.
-const WORTH: f64 = 0.9;
+/// A profile stays if its squared residuals are this share of the plain ones or less.
+const WORTH: f64 = 0.8;
 
 /// It stays after half a day of comparison if they are this share or less.
-const CLEAR: f64 = 0.6;
+const CLEAR: f64 = 0.4;
 
 /// A profile kept or on trial.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,12 +132,14 @@ impl Keeper {
         }
         let Some(s) = self.held.as_deref_mut() else { return };
         let now = local(at, offset);
-        if let Some(value) = s.value(now, interval) {
+        if let Some(expected) = s.expected(now, interval) {
+            let value = expected.value;
             let clip = 8.0 * slow.sd().max(floor);
             let gain = (interval / (24 * HOUR) as f64).min(0.1);
-            s.plain += gain * ((x - slow.mean).abs().min(clip) - s.plain);
-            s.with += gain * ((x - value).abs().min(clip) - s.with);
-            s.residuals.learn(x - value, floor, share);
+            let square = |distance: f64| bounded(distance.abs().min(clip) * distance.abs().min(clip));
+            s.plain += gain * (square(x - slow.mean) - s.plain);
+            s.with += gain * (square(x - value) - s.with);
+            s.residuals.learn(expected.residual(x), floor, share);
         }
         s.teach(now, interval, x, gamma * f64::from(share) / 16.0);
         let age = at.since(s.started);
@@ -163,14 +166,6 @@ impl Keeper {
 }
 
 impl Seasonal {
-    fn value(&self, now: i64, interval: f64) -> Option<f64> {
-        let week = self.weekly.as_ref().and_then(|w| w.at(now, interval));
-        match &self.daily {
-            Some(daily) => Some(self.anchor + daily.at(now, interval)? + week.unwrap_or(0.0)),
-            None => Some(self.anchor + week?),
-        }
-    }
-
     fn expected(&self, now: i64, interval: f64) -> Option<Expected> {
         let week = self.weekly.as_ref().and_then(|w| Some((w.at(now, interval)?, w.around(now, interval)?)));
         let day = self.daily.as_ref().map(|d| Some((d.at(now, interval)?, d.around(now, interval)?)));
@@ -181,7 +176,7 @@ impl Seasonal {
         };
         let value = self.anchor + day.0 + week.0;
         let (low, high) = (self.anchor + day.1.0 + week.1.0, self.anchor + day.1.1 + week.1.1);
-        Some(Expected { value, low: low.min(value), high: high.max(value), usual: self.with })
+        Some(Expected { value, low: low.min(value), high: high.max(value), usual: sqrt(self.with) })
     }
 
     fn teach(&mut self, now: i64, interval: f64, x: f64, gamma: f64) {

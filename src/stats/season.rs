@@ -62,7 +62,9 @@ impl Profile {
         let bucket = self.bucket(local_ms);
         let per_bucket = (self.period as f64 / self.mean.len() as f64 / interval_ms).clamp(1.0, 2000.0);
         if let (Some(mean), Some(seen)) = (self.mean.get_mut(bucket), self.seen.get_mut(bucket)) {
-            let gain = (gain / per_bucket).max(1.0 / (f64::from(*seen) + 1.0)).min(1.0);
+            // A full count says no more than that.
+            let first = if *seen < u8::MAX { 1.0 / (f64::from(*seen) + 1.0) } else { 0.0 };
+            let gain = (gain / per_bucket).max(first).min(1.0);
             let old = f64::from(*mean);
             *mean = bounded(old + gain * (value - old)).clamp(-1e37, 1e37) as f32;
             *seen = seen.saturating_add(1);
