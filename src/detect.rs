@@ -4,6 +4,7 @@
 //! time is the samples' own timestamps. Every function is total over all `f64`.
 
 mod band;
+pub mod cohort;
 pub mod ewma;
 pub mod holt_winters;
 pub mod model;

@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod context;
+mod epochs;
 pub mod identify;
 mod lanes;
 pub mod output;
@@ -23,6 +24,7 @@ pub use status::{EngineStats, SignalStatus, Standing};
 
 use crate::labels::Interner;
 use crate::record::{Body, Record};
+use crate::registry::summary::epoch;
 use crate::registry::{AliasCache, Partitions, partitions};
 use crate::rules::RuleSet;
 use crate::time::Millis;
@@ -135,12 +137,15 @@ pub(crate) struct Shared {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     pub want_all: bool,
     pub kept: AtomicUsize,
+    pub epochs: epochs::Counters,
 }
 
 /// The order of records: the next sequence, and the context as of now.
 struct Order {
     sequence: u64,
     context: Arc<Context>,
+    /// Whether there was ever a rule whose series make models together.
+    sharing: bool,
 }
 
 /// Spare bodies kept for their memory.
@@ -160,11 +165,13 @@ impl Engine {
             want_all: sinks.iter().any(|sink| sink.wants_all()),
             sinks,
             kept: AtomicUsize::new(0),
+            epochs: epochs::Counters::default(),
         });
+        let sharing = rules.shares();
         Engine {
             lanes: Lanes::start(lanes, &shared),
             shared,
-            order: Mutex::new(Order { sequence: 0, context: Arc::new(Context::new(rules)) }),
+            order: Mutex::new(Order { sequence: 0, context: Arc::new(Context::new(rules)), sharing }),
             spare: Mutex::default(),
             seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
         }
@@ -212,6 +219,9 @@ impl Engine {
                 continue;
             }
             let latest = body.received.plus(context.rules.limits.max_ahead.0);
+            if let Some(newest) = work.newest.iter().map(|(_, newest)| *newest).max() {
+                self.event_time(&mut order, newest.min(latest));
+            }
             if !work.newest.is_empty() || !work.families.is_empty() {
                 let next = Arc::make_mut(&mut order.context);
                 for (group, newest) in &work.newest {
@@ -232,6 +242,28 @@ impl Engine {
         Ok(applied)
     }
 
+    /// Samples have come as far as `newest`: closes the epochs that are two or more behind. Waits for
+    /// the lanes, once an epoch; they never take the lock of the order.
+    fn event_time(&self, order: &mut Order, newest: Millis) {
+        let through = epoch(newest).saturating_sub(2);
+        if through <= order.context.closed {
+            return;
+        }
+        let started = order.context.closed != i64::MIN;
+        let next = Arc::make_mut(&mut order.context);
+        next.closed = through;
+        if !started || !order.sharing {
+            return;
+        }
+        order.sequence += 1;
+        let (closing, taken) = epochs::Closing::new(order.sequence, through);
+        self.lanes.close(closing, &self.shared);
+        // The lanes end with the engine, which is borrowed here.
+        if let Ok(taken) = taken.recv() {
+            epochs::freeze(next, taken, &self.shared.epochs);
+        }
+    }
+
     fn keep(&self, work: Prepared) {
         let mut spare = self.spare.lock();
         if spare.len() < MAX_SPARE {
@@ -242,6 +274,7 @@ impl Engine {
     fn rule_set(&self, rules: Arc<RuleSet>) -> Applied {
         let aliases = &self.shared.identifier.aliases;
         aliases.set_capacity(rules.limits.max_aliases);
+        self.order.lock().sharing |= rules.shares();
         self.fold(|context| {
             if context.rules.identity != rules.identity || context.rules.limits.labels != rules.limits.labels
             {

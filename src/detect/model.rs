@@ -89,21 +89,21 @@ const BACK: u8 = 5;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub(super) samples: u32,
-    last_at: Millis,
+    pub(super) last_at: Millis,
     pub(super) interval: Interval,
     pub(super) steps: Steps,
-    base: Moments,
+    pub(super) base: Moments,
     base_tail: Tail,
-    ewma: Ewma,
-    zscore: ZScore,
-    holt: HoltWinters,
+    pub(super) ewma: Ewma,
+    pub(super) zscore: ZScore,
+    pub(super) holt: HoltWinters,
     pub(super) rarity: Rarity,
     pub(super) season: Keeper,
     ledger: Ledger,
     /// Of the plain distance, in logarithms of nats.
     plain: Ledger,
     /// When the odd time now going on began.
-    odd_since: Option<Millis>,
+    pub(super) odd_since: Option<Millis>,
     back: u8,
 }
 
@@ -500,6 +500,11 @@ impl Model {
     /// Samples taken so far (finite ones), saturating.
     pub fn samples(&self) -> u32 {
         self.samples
+    }
+
+    /// The time of the last sample; [`Millis::MIN`] before the first.
+    pub fn last_at(&self) -> Millis {
+        self.last_at
     }
 
     /// Bytes this model holds on the heap, beside its own size.

@@ -7,6 +7,7 @@
 
 use crate::detect::Season;
 use crate::stats::histogram::{Histogram, Sketch};
+use crate::stats::math::bounded;
 use crate::stats::moments::Moments;
 use crate::stats::season::Profile;
 use crate::time::Millis;
@@ -125,6 +126,13 @@ impl Keeper {
                 self.held = None;
                 self.retry = at.0.saturating_add(RETRY);
             }
+        }
+    }
+
+    /// Moves the season's level by `by`.
+    pub fn shift(&mut self, by: f64) {
+        if let Some(s) = self.held.as_deref_mut() {
+            s.anchor = bounded(s.anchor + by);
         }
     }
 

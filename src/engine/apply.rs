@@ -45,6 +45,8 @@ pub struct Work<'a> {
     pub want_all: bool,
     /// Counts series kept in all partitions, against `limits.max_series`.
     pub kept: &'a std::sync::atomic::AtomicUsize,
+    /// Counts what comes late for its epoch.
+    pub(super) counters: &'a super::epochs::Counters,
 }
 
 enum Payload<'a> {
@@ -300,6 +302,9 @@ impl Work<'_> {
             };
             let mut step = Reason::Warming;
             if let Reading::Value(value) = reading {
+                if rule.lends() && value.is_finite() {
+                    self.cohort(&mut partition.open, series, rule, signal, at);
+                }
                 let band = rule.emit.bands.then(|| signal.model.band(&rule.params, &rule.read, at)).flatten();
                 match signal.model.observe(&rule.params, &rule.read, at, value) {
                     Some(verdict) => {

@@ -95,9 +95,9 @@ pub struct Rule {
     pub read: ReadOut,
     /// Silence of a series.
     pub silence: Option<Silence>,
-    /// Labels that learning outlives.
+    /// Labels that learning outlives: the finest cohort is all labels but these.
     pub identity_without: Vec<String>,
-    /// Labels that name the cohort.
+    /// Labels that name the cohort; `metric` is the metric's name.
     pub cohort: Vec<String>,
     /// Outputs.
     pub emit: EmitSet,
@@ -107,6 +107,18 @@ pub struct Rule {
     pub labels: Vec<(String, String)>,
     /// Classic `_bucket` series are skipped unless a rule asks for them.
     pub buckets: bool,
+}
+
+impl Rule {
+    /// Whether its series borrow from each other.
+    pub fn lends(&self) -> bool {
+        !(self.identity_without.is_empty() && self.cohort.is_empty())
+    }
+
+    /// Whether its series make a model together.
+    pub fn shares(&self) -> bool {
+        self.lends()
+    }
 }
 
 /// How label sets become identities.
@@ -179,6 +191,11 @@ impl Default for RuleSet {
 }
 
 impl RuleSet {
+    /// Whether series of some rule make a model together.
+    pub fn shares(&self) -> bool {
+        self.rules.iter().any(|rule| rule.shares())
+    }
+
     /// The first rule that takes a series, by index. Classic `_bucket` series (name suffix
     /// `_bucket` and an `le` label) are taken only by rules with `buckets`.
     pub fn select<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> Option<usize> {

@@ -79,7 +79,6 @@ impl Settings {
         for (name, to) in [("identity_without", &mut self.identity_without), ("cohort", &mut self.cohort)] {
             if let Some(node) = map.take(name) {
                 set(to, label_names(&node));
-                node.note(SCORED_LATER);
             }
         }
         set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
