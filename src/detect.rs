@@ -7,6 +7,7 @@ mod band;
 pub mod cohort;
 pub mod ewma;
 pub mod holt_winters;
+pub mod isolation;
 pub mod model;
 pub mod params;
 pub mod rarity;

@@ -122,6 +122,7 @@ impl Sources {
             stats.epochs as f64,
         )?;
         out.gauge("oddity_cohorts", "Cohorts that lend to new series", stats.cohorts as f64)?;
+        out.gauge("oddity_isolation_forests", "Rules that have an isolation forest", stats.forests as f64)?;
         out.counter(
             "oddity_cohort_series_refused",
             "Series that told their hour in vain: their cohort is beyond the bound",

@@ -193,7 +193,7 @@ pub(super) mod tests {
                 score,
                 expected: 3.0,
                 band,
-                evidence: [0.0, 9.0, 1.0, 0.0],
+                evidence: [0.0, 9.0, 1.0, 0.0, 0.0],
             },
             emit: true,
         }

@@ -5,6 +5,7 @@ use super::csv::Table;
 use crate::engine::{Engine, OutputBatch, OutputSink, OutputValue};
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
 use crate::record::{Body, Record};
+use crate::registry::summary::epoch;
 use crate::rules::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet};
 use crate::time::{Millis, Span};
 use crate::wire::encode::Encoder;
@@ -94,6 +95,10 @@ impl OutputSink for Collector {
     }
 }
 
+fn hour(sample: &Sample) -> i64 {
+    epoch(Millis(sample.timestamp))
+}
+
 /// Replays a table as the series `metric{file="<stem>"}`. With several signals in the rules, a row
 /// has the answer of the highest score.
 ///
@@ -107,6 +112,7 @@ pub fn replay(
     path: &Path,
 ) -> Result<Replay, BacktestError> {
     let collector = Arc::new(Collector::default());
+    let shares = rules.shares();
     let engine = Engine::new(rules, 0, vec![collector.clone()]);
     let mut result = Replay { answers: vec![Answer::default(); table.rows.len()], ..Default::default() };
     // Rows that are sent: (time, row), times increasing.
@@ -122,7 +128,9 @@ pub fn replay(
             }
         }
     }
-    for chunk in samples.chunks(CHUNK) {
+    // Models that series share are made by the hour: a body of many hours would come late for its own.
+    let hours = samples.chunk_by(|a, b| !shares || hour(a) == hour(b));
+    for chunk in hours.flat_map(|hour| hour.chunks(CHUNK)) {
         let mut encoder = Encoder::new(Version::V1);
         encoder.series([(NAME, metric), ("file", stem)].into_iter(), MetricKind::Unknown, chunk);
         // Received at its last sample's time, so that nothing is ahead of its receipt.

@@ -268,8 +268,7 @@ impl Priors {
 impl Model {
     /// Level and scale, once enough was learnt and while nothing is odd.
     fn settled(&self, params: &ModelParams) -> Option<(f64, f64)> {
-        let learnt = self.samples >= params.min_samples.saturating_mul(2) && self.odd_since.is_none();
-        learnt.then(|| (self.base.mean, self.base.sd()))
+        self.teaches(params).then(|| (self.base.mean, self.base.sd()))
     }
 
     /// The usual level at a time (the season's, where it is known) and the slow scale.

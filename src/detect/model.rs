@@ -17,6 +17,7 @@
 use super::band::Search;
 use super::ewma::Ewma;
 use super::holt_winters::{Gains, HoltWinters};
+use super::isolation::Forest;
 use super::rarity::{Rare, Rarity};
 use super::seasonal::Keeper;
 use super::zscore::ZScore;
@@ -70,6 +71,10 @@ const OWN_MOST: f64 = 3.0;
 /// Peaks that the prior weighs in the fused channel: the peaks of a few days cannot tell a tail, and a
 /// scale taken from them alone misranks series. Chosen on the development data.
 const FUSED_PRIOR: f64 = 20.0;
+/// What a nat of isolation counts in the fused evidence, and from how many on: not much, for it looks
+/// at the same distances as the others.
+const ISOLATED: f64 = 0.25;
+const ISOLATED_FROM: f64 = 3.0;
 /// What the logarithm of the plain distance's nats is counted in, so that a ledger's steps suit it.
 const PLAIN: f64 = 16.0;
 /// Peaks that the prior weighs in the plain channel: fewer than in the fused one, for the logarithm
@@ -126,9 +131,9 @@ struct Judged {
 
 /// Where a detector expects the value, and how far it may be off.
 #[derive(Clone, Copy, Debug, Default)]
-struct Centre {
-    at: f64,
-    scale: f64,
+pub(super) struct Centre {
+    pub(super) at: f64,
+    pub(super) scale: f64,
 }
 
 impl Centre {
@@ -145,11 +150,11 @@ pub(super) struct Frame {
     pub(super) season: Option<f64>,
     intervals: f64,
     pub(super) floor: f64,
-    base: Centre,
-    zscore: Centre,
-    ewma: Centre,
-    holt: Centre,
-    bias: f64,
+    pub(super) base: Centre,
+    pub(super) zscore: Centre,
+    pub(super) ewma: Centre,
+    pub(super) holt: Centre,
+    pub(super) bias: f64,
 }
 
 impl Frame {
@@ -216,11 +221,23 @@ impl Model {
     /// Takes one sample; times must increase (one at or before the last is ignored). `None` while
     /// warming up or where the value is not finite.
     pub fn observe(&mut self, params: &ModelParams, read: &ReadOut, at: Millis, x: f64) -> Option<Verdict> {
+        self.observe_beside(params, read, at, x, 0.0)
+    }
+
+    /// [`Model::observe`] with what a shared forest says of the sample, in nats.
+    pub fn observe_beside(
+        &mut self,
+        params: &ModelParams,
+        read: &ReadOut,
+        at: Millis,
+        x: f64,
+        isolated: f32,
+    ) -> Option<Verdict> {
         if !x.is_finite() || (self.samples > 0 && at <= self.last_at) {
             return None;
         }
         let y = bounded(x);
-        let judged = self.judge(params, at, y);
+        let judged = self.judge(params, at, y, isolated);
         let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
             score: self.score(read, &judged, y),
             expected: judged.expected,
@@ -239,7 +256,7 @@ impl Model {
         Gains { alpha: params.alpha, beta: params.beta, phi: params.phi }
     }
 
-    fn judge(&self, params: &ModelParams, at: Millis, x: f64) -> Judged {
+    fn judge(&self, params: &ModelParams, at: Millis, x: f64, isolated: f32) -> Judged {
         let n = self.samples;
         if n == 0 {
             return Judged {
@@ -247,7 +264,7 @@ impl Model {
                 fused: 0.0,
                 plain: 0.0,
                 expected: x,
-                evidence: [0.0; 4],
+                evidence: [0.0; Detector::ALL.len()],
                 rare: Rare::default(),
                 base_z: 0.0,
                 season: None,
@@ -262,7 +279,7 @@ impl Model {
             seasonal = frame.season.and_then(|s| self.season.rarity(x - s, frame.floor));
             rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
         }
-        let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
+        let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
         let Frame { expected, season, intervals, floor, .. } = frame;
         Judged { nats, fused, plain, expected, evidence, rare, base_z: z.base, season, intervals, floor }
     }
@@ -318,6 +335,7 @@ impl Model {
         z: &Distances,
         rare: Rare,
         seasonal: Option<f32>,
+        isolated: f32,
     ) -> Fused {
         let has = |d| params.detectors.has(d);
         let n = self.samples;
@@ -361,6 +379,9 @@ impl Model {
         let worth = WORTH * fused;
         // What the young reading may claim shrinks as the histograms gain range of their own.
         let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
+        // Isolation counts only as far as the series' own peaks weigh it.
+        let fused = fused + ISOLATED * (f64::from(isolated) - ISOLATED_FROM).max(0.0);
+        evidence[Detector::Isolation as usize] = isolated;
         let own = (1.0 - w) * young
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
         let nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
@@ -491,10 +512,21 @@ impl Model {
     /// The band that the next sample at `at` would be judged by; call before [`Model::observe`].
     /// `None` while warming up, or where `at` is not after the last sample.
     pub fn band(&self, params: &ModelParams, read: &ReadOut, at: Millis) -> Option<Band> {
+        self.band_beside(params, read, at, None)
+    }
+
+    /// [`Model::band`] with the forest that [`Model::observe_beside`] will be told of.
+    pub fn band_beside(
+        &self,
+        params: &ModelParams,
+        read: &ReadOut,
+        at: Millis,
+        forest: Option<&Forest>,
+    ) -> Option<Band> {
         if self.samples.saturating_add(1) < params.min_samples.max(2) || at <= self.last_at {
             return None;
         }
-        Some(Search::new(self, params, read, at).band())
+        Some(Search::new(self, params, read, at, forest).band())
     }
 
     /// Samples taken so far (finite ones), saturating.
@@ -667,7 +699,7 @@ mod tests {
 
     #[test]
     fn every_detector_works_alone() {
-        for detector in Detector::ALL {
+        for detector in Detector::ALL.into_iter().filter(|d| *d != Detector::Isolation) {
             let params = ModelParams { detectors: DetectorSet(0).with(detector), ..ModelParams::default() };
             let mut model = warmed(&params, 300, 15_000);
             let odd =

@@ -224,7 +224,13 @@ pub(super) mod tests {
     }
 
     fn scored(band: Option<Band>) -> OutputValue {
-        OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, band, evidence: [1.0, 2.0, 3.0, 4.0] }
+        OutputValue::Scored {
+            value: 7.0,
+            score: 1.5,
+            expected: 3.0,
+            band,
+            evidence: [1.0, 2.0, 3.0, 4.0, 0.0],
+        }
     }
 
     fn written(output: &Output, names: OutputNames) -> Vec<(String, f64)> {

@@ -21,7 +21,7 @@ fn batch(partition: u16, sequence: u64, samples: &[(&str, i64)]) -> Arc<OutputBa
             score: *at as f64,
             expected: 0.0,
             band: None,
-            evidence: [0.0; 4],
+            evidence: [0.0; 5],
         },
         emit: true,
     };

@@ -5,7 +5,7 @@ use super::identify::{Head, Identifier, Prepared};
 use super::output::{Output, OutputValue};
 use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
-use crate::detect::{Model, Verdict};
+use crate::detect::{Detector, Model, Verdict};
 use crate::registry::partition::NONE;
 use crate::registry::{Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
@@ -305,8 +305,14 @@ impl Work<'_> {
                 if rule.lends() && value.is_finite() {
                     self.cohort(&mut partition.open, series, rule, signal, at);
                 }
-                let band = rule.emit.bands.then(|| signal.model.band(&rule.params, &rule.read, at)).flatten();
-                match signal.model.observe(&rule.params, &rule.read, at, value) {
+                let (params, read) = (&rule.params, &rule.read);
+                let (forest, isolated) = match params.detectors.has(Detector::Isolation) {
+                    true => self.isolation(&mut partition.open, series, rule, signal, at, value),
+                    false => (None, 0.0),
+                };
+                let band = rule.emit.bands.then(|| signal.model.band_beside(params, read, at, forest));
+                let band = band.flatten();
+                match signal.model.observe_beside(params, read, at, value, isolated) {
                     Some(verdict) => {
                         step = Reason::Scored;
                         signal.scored = true;

@@ -10,10 +10,11 @@ use super::apply::Work;
 use super::context::Context;
 use crate::detect::Model;
 use crate::detect::cohort::SHOWN;
+use crate::detect::isolation::Forest;
 use crate::labels::Labels;
 use crate::registry::summary::{EPOCH, Open, Summary, epoch};
 use crate::registry::{Frozen, PARTITIONS, Series, Signal};
-use crate::rules::Rule;
+use crate::rules::{As, Rule};
 use crate::time::Millis;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Frozen models kept: a sample may be this many epochs late and still find its own.
 const KEPT: usize = 3;
@@ -139,11 +140,23 @@ fn part(hash: &mut Xxh3, text: &str) {
     hash.update(text.as_bytes());
 }
 
-fn hash_of(series: &Series, at: i64) -> u64 {
+/// Tells the signals of a series apart.
+fn number(transform: As) -> u64 {
+    match transform {
+        As::Value => 0,
+        As::Rate => 1,
+        As::Delta => 2,
+        As::CountRate => 3,
+        As::Mean => 4,
+        As::Quantile(q) => q.to_bits() | 1 << 63,
+    }
+}
+
+fn hash_of(series: &Series, at: i64, of: u64) -> u64 {
     let mut bytes = [0; 24];
     bytes[..16].copy_from_slice(&series.id.0.to_le_bytes());
     bytes[16..].copy_from_slice(&at.to_le_bytes());
-    xxh3_64(&bytes)
+    xxh3_64_with_seed(&bytes, of)
 }
 
 impl Work<'_> {
@@ -175,8 +188,35 @@ impl Work<'_> {
             return;
         }
         let keys = cohorts(rule, signal, &series.labels);
-        let hash = hash_of(series, told);
+        let hash = hash_of(series, told, 0);
         open.entry(told).or_default().cohorts.add(keys, hash, &rule.params, &signal.model);
+    }
+
+    /// A signal of a rule with isolation is about to take a value at `at`: its point is told, and the
+    /// forest asked for its nats.
+    pub(super) fn isolation(
+        &self,
+        open: &mut Open,
+        series: &Series,
+        rule: &Rule,
+        signal: &Signal,
+        at: Millis,
+        value: f64,
+    ) -> (Option<&Forest>, f32) {
+        let Some(point) = signal.model.features(&rule.params, at, value) else { return (None, 0.0) };
+        let key = xxh3_64_with_seed(rule.name.as_bytes(), signal.params);
+        let forest = self.context.frozen(at).and_then(|frozen| frozen.forests.get(key));
+        let hash = hash_of(series, at.0, number(signal.transform));
+        let wanted = hash <= forest.map_or(u64::MAX, Forest::limit);
+        if wanted && signal.model.teaches(&rule.params) {
+            let now = epoch(at);
+            if now > self.context.closed {
+                open.entry(now).or_default().points.add(key, hash, point);
+            } else {
+                self.counters.late.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        (forest, forest.map_or(0.0, |forest| forest.nats(&point)))
     }
 
     fn borrowed(&self, series: &Series, rule: &Rule, signal: &Signal, at: Millis) -> Option<Model> {

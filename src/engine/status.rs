@@ -70,6 +70,8 @@ pub struct EngineStats {
     pub epochs: u64,
     /// Cohorts that lend.
     pub cohorts: u64,
+    /// Rules that have an isolation forest.
+    pub forests: u64,
     /// Contributions that came after their epoch was closed.
     pub late: u64,
     /// Contributions of series whose cohort is beyond the bound.
@@ -142,6 +144,7 @@ impl Engine {
             generation: context.generation.into(),
             epochs: of(&epochs.closed),
             cohorts: context.frozen.first().map_or(0, |frozen| frozen.priors.len() as u64),
+            forests: context.frozen.first().map_or(0, |frozen| frozen.forests.len() as u64),
             late: of(&epochs.late),
             refused: of(&epochs.refused),
             ..EngineStats::default()

@@ -5,6 +5,7 @@
 //! first, nor how its parts are merged.
 
 use crate::detect::cohort::{Cohorts, Priors};
+use crate::detect::isolation::{Forests, Points};
 use crate::time::{Millis, Span};
 use std::collections::BTreeMap;
 
@@ -21,17 +22,20 @@ pub fn epoch(at: Millis) -> i64 {
 pub struct Summary {
     /// Of the series of a kind.
     pub cohorts: Cohorts,
+    /// Samples of all series of a rule.
+    pub points: Points,
 }
 
 impl Summary {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.cohorts.bytes()
+        self.cohorts.bytes() + self.points.bytes()
     }
 
     /// Joins another's part.
     pub fn merge(&mut self, other: Summary) {
         self.cohorts.merge(other.cohorts);
+        self.points.merge(other.points);
     }
 }
 
@@ -45,17 +49,21 @@ pub struct Frozen {
     pub epoch: i64,
     /// Where new series borrow from.
     pub priors: Priors,
+    /// What isolation asks.
+    pub forests: Forests,
 }
 
 impl Frozen {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.priors.bytes()
+        self.priors.bytes() + self.forests.bytes()
     }
 
     /// Of an epoch's summary; what this epoch is silent about is taken over from the one before.
     pub fn of(epoch: i64, summary: Summary, before: Option<&Frozen>) -> Frozen {
-        Frozen { epoch, priors: Priors::of(epoch, summary.cohorts, before.map(|frozen| &frozen.priors)) }
+        let priors = Priors::of(epoch, summary.cohorts, before.map(|frozen| &frozen.priors));
+        let forests = Forests::of(epoch, summary.points, before.map(|frozen| &frozen.forests));
+        Frozen { epoch, priors, forests }
     }
 }
 

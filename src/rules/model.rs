@@ -1,6 +1,6 @@
 //! The compiled rules: what the engine reads.
 
-use crate::detect::{ModelParams, ReadOut};
+use crate::detect::{Detector, ModelParams, ReadOut};
 use crate::labels::Selector;
 use crate::time::Span;
 use crate::wire::MetricKind;
@@ -117,7 +117,7 @@ impl Rule {
 
     /// Whether its series make a model together.
     pub fn shares(&self) -> bool {
-        self.lends()
+        self.lends() || self.params.detectors.has(Detector::Isolation)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Shared models as the engine's callers see them.
 
+use crate::detect::Detector;
 use crate::engine::testing::{rule, rules};
 use crate::engine::tests::{Kept, Row, body, digest, start};
 use crate::engine::{Engine, OutputValue};
@@ -179,6 +180,7 @@ fn lanes_cuts_and_interleavings_do_not_change_a_bit_and_a_reload_keeps_what_was_
     ] {
         let mut named = lending();
         named.cohort = vec!["metric".into(), "job".into()];
+        named.params.detectors = named.params.detectors.with(Detector::Isolation);
         let (engine, kept) = start(vec![named.clone()], lanes);
         let all = rows(apart);
         let (before, after): (Vec<_>, Vec<_>) = all.into_iter().partition(|(t, _)| *t < 2 * HOUR + 1_800);
@@ -201,7 +203,7 @@ fn lanes_cuts_and_interleavings_do_not_change_a_bit_and_a_reload_keeps_what_was_
                 }
             }
         }
-        assert!(engine.stats().cohorts > 0);
+        assert!(engine.stats().cohorts > 0 && engine.stats().forests == 1);
         assert_eq!(scores(&kept, 13).first().map(|(t, _)| *t), Some(3 * HOUR + 300 + 4 * STEP));
         digests.push(digest(&kept));
     }
@@ -223,4 +225,29 @@ fn what_comes_after_its_epoch_is_counted_and_changes_no_model() {
     let ((with, counted), (without, none)) = (run(true), run(false));
     assert_eq!((counted, none), (1, 0));
     assert!(with.len() > 200 && with == without);
+}
+
+#[test]
+fn isolation_speaks_once_it_has_a_forest_and_its_band_holds_its_word() {
+    let mut isolating = rule("r", "m", vec![As::Value, As::Delta]);
+    isolating.params.detectors = isolating.params.detectors.with(Detector::Isolation);
+    isolating.emit.bands = true;
+    let (engine, kept) = start(vec![isolating], 1);
+    let value = |pod: u64, t| 100.0 + normal(pod, t) + if pod == 3 && t == 4 * HOUR { 9.0 } else { 0.0 };
+    feed(&engine, 0..6, 0, 4 * HOUR + 60, &value);
+    assert_eq!((engine.stats().forests, engine.stats().cohorts, engine.stats().epochs), (1, 0, 3));
+    let mut odd = 0.0f32;
+    for output in kept.0.lock().iter().flat_map(|batch| &batch.outputs) {
+        let OutputValue::Scored { value, score, band, evidence, .. } = output.value else { continue };
+        let isolated = evidence[Detector::Isolation as usize];
+        let at = output.at.0 / 1000;
+        assert!(at >= 2 * HOUR || isolated == 0.0, "the forest of the first hour is for the third");
+        assert!((0.0..5.6).contains(&isolated));
+        let band = band.expect("asked for");
+        assert_eq!(score < 1.0, (band.lower..=band.upper).contains(&value), "{value} {score} {band:?}");
+        if at == 4 * HOUR && output.labels.get("pod") == Some("pod-3") && output.transform == As::Value {
+            odd = isolated;
+        }
+    }
+    assert!(odd > 4.0, "{odd}");
 }

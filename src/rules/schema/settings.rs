@@ -238,7 +238,7 @@ fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
     let words = Detector::ALL.map(|detector| (detector.name(), detector));
     let items = node.one_or_many()?;
     if items.is_empty() {
-        node.error("expected at least one of ewma, zscore, holt_winters, rarity");
+        node.error("expected at least one of ewma, zscore, holt_winters, rarity, isolation");
     }
     let mut set = DetectorSet(0);
     for item in items {
@@ -248,6 +248,9 @@ fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
             }
             set = set.with(detector);
         }
+    }
+    if set == DetectorSet(0).with(Detector::Isolation) {
+        node.error("isolation looks at the distances that others keep; add at least one of ewma, zscore, holt_winters, rarity");
     }
     (set.0 > 0).then_some(set)
 }

@@ -159,6 +159,10 @@ fn the_top_level_is_checked_too() {
         ("rule: 1\nrules: [{name: a, match: up}]", "r:1:1: rule: unknown field; did you mean `rules`?"),
         ("output_names: vm\nrules: [{name: a, match: up}]", "output_names: expected oddity or vmanomaly"),
         ("partition_by: []\nrules: [{name: a, match: up}]", "partition_by: expected at least one"),
+        (
+            "rules: [{name: a, match: up, detectors: isolation}]",
+            "isolation looks at the distances that others",
+        ),
         ("limits: {max_series: 0}\nrules: [{name: a, match: up}]", "limits.max_series: expected a whole"),
         ("ha: {cluster_label: a, replica_label: a}\nrules: [{name: a, match: up}]", "different labels"),
     ] {
