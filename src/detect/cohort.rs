@@ -175,7 +175,10 @@ impl Prior {
         // The outermost of a full set may be of another kind.
         let skip = usize::from(n == MEMBERS);
         let (low, high) = (scales.get(skip), scales.get(n.saturating_sub(1 + skip)));
-        let alike = low.zip(high).is_some_and(|(low, high)| *high <= ALIKE * *low);
+        let alike = low.zip(high).is_some_and(|(low, high)| {
+            // A donor calmer than its like would find them odd.
+            *high <= ALIKE * *low && donor.base.sd() >= f64::from(*low) * (1.0 - 1e-6)
+        });
         let between = (n > 1).then(|| {
             let mean = levels.iter().sum::<f64>() / n as f64;
             sqrt(levels.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1) as f64)
@@ -406,7 +409,41 @@ mod tests {
         assert!(cohorts.groups.keys().all(|key| *key < COHORTS as u64));
     }
 
+    fn any_value() -> impl Strategy<Value = f64> {
+        prop_oneof![any::<f64>(), -1e3..1e3f64, Just(0.0), Just(1e308), Just(-1e308), Just(5e-324)]
+    }
+
     proptest! {
+        #[test]
+        fn adoption_is_total(
+            members in proptest::collection::vec(proptest::collection::vec(any_value(), 20..40), 1..4),
+            own in proptest::collection::vec(any_value(), 8),
+        ) {
+            let (params, read) = (params(), ReadOut::default());
+            let mut cohorts = Cohorts::default();
+            for (hash, values) in members.iter().enumerate() {
+                let mut member = Model::new(&params);
+                for (k, x) in values.iter().enumerate() {
+                    member.observe(&params, &read, Millis(k as i64 * 15_000), *x);
+                }
+                cohorts.add(std::iter::once(1), hash as u64, &params, &member);
+            }
+            let mut priors = Priors::of(0, cohorts, None);
+            for prior in priors.by_cohort.values_mut() {
+                prior.alike = true;
+                let mut borrower = Model::new(&params);
+                for (k, x) in own.iter().enumerate() {
+                    let at = Millis(1_000_000 + k as i64 * 15_000);
+                    if borrower.samples() == SHOWN {
+                        borrower = prior.adopt(&params, &borrower, at, 2).expect("alike");
+                    }
+                    let told = borrower.observe(&params, &read, at, *x);
+                    prop_assert!(told.is_none_or(|v| v.score.is_finite() && v.score >= 0.0 && v.expected.is_finite()));
+                }
+                prop_assert!(borrower == borrower.clone(), "not a number in the state");
+            }
+        }
+
         #[test]
         fn the_order_of_telling_and_merging_does_not_matter(
             members in proptest::collection::hash_map(0..1_000_000u64, 0..90u64, 1..200),

@@ -251,3 +251,34 @@ fn isolation_speaks_once_it_has_a_forest_and_its_band_holds_its_word() {
     }
     assert!(odd > 4.0, "{odd}");
 }
+
+#[test]
+fn many_senders_and_closings_go_through_lanes_together() {
+    const SENDERS: u64 = 4;
+    const TURN: i64 = HOUR / 3;
+    let run = |lanes: usize, senders: u64| {
+        let (engine, kept) = start(vec![lending()], lanes);
+        let together = std::sync::Barrier::new(senders as usize);
+        let pods = 12 / senders;
+        let send = |sender: u64| {
+            for turn in 0..12 {
+                let fresh = if turn < 8 { 0 } else { 100 };
+                let mine = sender * pods + fresh..(sender + 1) * pods + fresh;
+                feed(&engine, mine, turn * TURN, (turn + 1) * TURN, &value);
+                // No sender is further ahead than samples may be late.
+                together.wait();
+            }
+        };
+        std::thread::scope(|scope| {
+            for sender in 0..senders {
+                let send = &send;
+                scope.spawn(move || send(sender));
+            }
+        });
+        assert_eq!((engine.stats().epochs, engine.stats().late), (2, 0));
+        digest(&kept)
+    };
+    let alone = run(0, 1);
+    assert!(alone.iter().any(|(labels, ..)| labels.contains("pod-105")));
+    assert!(run(2, SENDERS) == alone && run(0, SENDERS) == alone);
+}
