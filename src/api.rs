@@ -6,6 +6,7 @@
 pub mod anomalies;
 mod body;
 pub mod current;
+pub mod exposition;
 mod page;
 mod reply;
 mod router;
@@ -28,11 +29,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the API asks of the application around it.
 pub trait Control: Send + Sync {
-    /// Reads the configuration again and puts it in force, all of it or nothing. Blocking.
+    /// Reads the configuration again and puts it in force, all of it or nothing. Blocking. What
+    /// [`Control::restart_needed`] names stays as it was.
     ///
     /// # Errors
     /// Every problem found; the old configuration stays in force.
     fn reload(&self) -> Result<(), Vec<String>>;
+    /// Settings that were changed in the file by a reload and come in force with a restart only.
+    fn restart_needed(&self) -> Vec<&'static str>;
     /// Remarks on the configuration in force, for the operator.
     fn notes(&self) -> Vec<String>;
     /// The application's own metrics in OpenMetrics text.

@@ -7,6 +7,7 @@ mod reload;
 #[cfg(test)]
 mod tests;
 
+use reload::Fixed;
 pub use reload::{Loader, Reloader};
 
 use crate::api::{self, Api, Current, Recent, ServerLimits};
@@ -51,6 +52,8 @@ pub struct Options {
     pub lanes: usize,
     /// Serve `/metrics/anomalies` whatever the file says.
     pub anomalies_endpoint: bool,
+    /// Whether the listeners are not those of the file: then a change of `server.listen` is none.
+    pub listens_elsewhere: bool,
     /// Time to drain. Default 15 s.
     pub grace: Duration,
     /// Bounds on requests; `None`: as the file says.
@@ -68,6 +71,7 @@ impl Default for Options {
         Options {
             lanes: std::thread::available_parallelism().map_or(1, usize::from),
             anomalies_endpoint: false,
+            listens_elsewhere: false,
             grace: Duration::from_secs(15),
             receiver: None,
             server: ServerLimits::default(),
@@ -121,9 +125,17 @@ impl App {
             config: state.clone(),
             version: VERSION,
         });
+        let fixed = Fixed {
+            server: config.server.clone(),
+            receive: config.receive,
+            listens_elsewhere: options.listens_elsewhere,
+            anomalies_anyway: options.anomalies_endpoint,
+            own_limits: options.receiver.is_some(),
+        };
         let reloader = Arc::new(Reloader::new(
             options.loader,
-            config,
+            fixed,
+            &config.notes,
             engine.clone(),
             emitter.clone(),
             state,

@@ -1,16 +1,24 @@
-//! Replays labelled CSV data through the live engine and judges what it says.
+//! Replays labelled data or history through the live engine, and judges what it says.
 
 pub mod alarm;
+pub mod answers;
 pub mod csv;
+pub mod inputs;
 pub mod judge;
 pub mod replay;
+pub mod report;
+pub mod results;
 pub mod run;
+pub mod sweep;
 
 pub use alarm::alarm_scores;
-pub use csv::{Row, Table};
+pub use answers::Answers;
+pub use inputs::{Input, inputs_of_nab, inputs_of_paths};
 pub use judge::{Judgement, judge};
-pub use replay::{Answer, Replay, default_rules, replay};
-pub use run::{FileReport, Input, Layout, Options, Totals, inputs_of_nab, inputs_of_paths, run};
+pub use replay::{default_rules, replay, without_bands};
+pub use report::{Alarm, Report, SeriesReport, Summary, Totals};
+pub use run::{Layout, Options, run_files, run_history};
+pub use sweep::{Recommended, Step};
 
 use std::path::PathBuf;
 
@@ -39,13 +47,8 @@ pub enum BacktestError {
     #[error("{0}")]
     Input(String),
     /// The engine refused a body.
-    #[error("{}: the engine refused a body: {source}", path.display())]
-    Engine {
-        /// The file.
-        path: PathBuf,
-        /// The engine's error.
-        source: crate::wire::WireError,
-    },
+    #[error("the engine refused a body: {0}")]
+    Engine(crate::wire::WireError),
     /// The metric's name is not one.
     #[error("{0:?} is not a metric name")]
     Metric(String),

@@ -12,6 +12,7 @@ pub mod model;
 pub mod params;
 pub mod rarity;
 pub mod seasonal;
+mod shift;
 pub mod zscore;
 
 pub use model::{Band, Model, Verdict};

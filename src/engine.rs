@@ -12,7 +12,9 @@ pub mod identify;
 mod lanes;
 pub mod output;
 pub mod own;
+pub mod pulse;
 pub mod signal;
+mod silence;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,6 +35,7 @@ use context::Context;
 use identify::{Identifier, Prepared};
 use lanes::{Lanes, Step};
 use parking_lot::Mutex;
+use pulse::Pulses;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -54,11 +57,13 @@ pub enum Reason {
     NotFinite,
     Replica,
     NoSignal,
+    Ignored,
+    Withheld,
 }
 
 impl Reason {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 14;
     /// Their names, as `oddity_samples_handled_total{reason}` has them.
     pub const NAMES: [&'static str; Reason::COUNT] = [
         "scored",
@@ -73,6 +78,8 @@ impl Reason {
         "not_finite",
         "replica",
         "no_signal",
+        "ignored",
+        "withheld",
     ];
 }
 
@@ -140,10 +147,11 @@ pub(crate) struct Shared {
     pub epochs: epochs::Counters,
 }
 
-/// The order of records: the next sequence, and the context as of now.
+/// The order of records: the next sequence, the context as of now, and the clocks of silence.
 struct Order {
     sequence: u64,
     context: Arc<Context>,
+    pulses: Pulses,
     /// Whether there was ever a rule whose series make models together.
     sharing: bool,
 }
@@ -171,7 +179,12 @@ impl Engine {
         Engine {
             lanes: Lanes::start(lanes, &shared),
             shared,
-            order: Mutex::new(Order { sequence: 0, context: Arc::new(Context::new(rules)), sharing }),
+            order: Mutex::new(Order {
+                sequence: 0,
+                context: Arc::new(Context::new(rules)),
+                pulses: Pulses::default(),
+                sharing,
+            }),
             spare: Mutex::default(),
             seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
         }
@@ -195,7 +208,7 @@ impl Engine {
             }
             Record::Tick { group, to } => {
                 let group = self.shared.identifier.sources.lock().group(&group);
-                Ok(self.fold(|context| context.tick(group, to)))
+                Ok(self.tick(group, to))
             }
         }
     }
@@ -230,10 +243,13 @@ impl Engine {
                 next.learn(&work.families);
             }
             order.sequence += 1;
-            let context = order.context.clone();
-            break self
-                .lanes
-                .submit(Step::new(order.sequence, context, work, body.bytes.clone(), latest), &self.shared);
+            let Order { sequence, context, pulses, .. } = &mut *order;
+            let dues = match context.rules.silence_keep() {
+                Some(keep) => pulses.body(&work, body.received, keep, |group, of| context.follows(group, of)),
+                None => Vec::new(),
+            };
+            let step = Step::new(*sequence, context.clone(), work, body.bytes.clone(), latest, dues);
+            break self.lanes.submit(step, &self.shared);
         };
         // The lanes end with the engine, which is borrowed here.
         let Some((sequence, tally, work)) = step.wait() else { return Ok(Applied::default()) };
@@ -262,6 +278,26 @@ impl Engine {
         if let Ok(taken) = taken.recv() {
             epochs::freeze(next, taken, &self.shared.epochs);
         }
+    }
+
+    /// Observed time has come further without samples: what is silent may fall due.
+    fn tick(&self, group: u16, to: Millis) -> Applied {
+        let mut order = self.order.lock();
+        order.sequence += 1;
+        Arc::make_mut(&mut order.context).tick(group, to);
+        let Order { sequence, context, pulses, .. } = &mut *order;
+        let sequence = *sequence;
+        let dues = context.rules.silence_keep().map(|keep| pulses.tick(group, to, keep)).unwrap_or_default();
+        if dues.is_empty() {
+            return Applied { sequence, ..Applied::default() };
+        }
+        let nothing = Prepared::default();
+        let step = Step::new(sequence, context.clone(), nothing, bytes::Bytes::new(), to, dues);
+        let pending = self.lanes.submit(step, &self.shared);
+        drop(order);
+        // The lanes end with the engine, which is borrowed here.
+        let flagged = pending.wait().map_or(0, |(_, tally, _)| tally.flagged);
+        Applied { sequence, flagged, ..Applied::default() }
     }
 
     fn keep(&self, work: Prepared) {
@@ -298,6 +334,12 @@ impl Engine {
     /// The rules in force.
     pub fn rules(&self) -> Arc<RuleSet> {
         self.order.lock().context.rules.clone()
+    }
+
+    /// The newest observed time of all source groups; `None` before the first sample.
+    pub fn newest_observed(&self) -> Option<Millis> {
+        let context = self.order.lock().context.clone();
+        context.observed.iter().max().copied().filter(|newest| *newest != Millis::MIN)
     }
 
     /// Observed time of the unnamed source group; `None` before its first sample.

@@ -23,6 +23,7 @@ pub mod registry;
 pub mod engine;
 // F6: the edges.
 pub mod emit;
+pub mod history;
 pub mod ingest;
 // F7: tools over the engine.
 pub mod backtest;

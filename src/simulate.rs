@@ -11,12 +11,14 @@ mod pod;
 mod random;
 pub mod run;
 pub mod sender;
+pub mod trouble;
 
 pub use bench::{BenchOptions, BenchReport, bench};
 pub use fault::{Fault, FaultKind};
 pub use fleet::{Encoded, Fleet, FleetOptions, Point};
 pub use run::{RunOptions, RunReport, run};
 pub use sender::{Sender, Sent};
+pub use trouble::{Teller, Trouble};
 
 /// Why a simulation cannot start or go on.
 #[derive(Debug, thiserror::Error)]

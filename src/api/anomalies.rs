@@ -3,13 +3,22 @@
 use crate::detect::Detector;
 use crate::engine::{Output, OutputBatch, OutputSink, OutputValue};
 use crate::labels::Labels;
-use crate::time::Millis;
+use crate::time::{Millis, Span};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A flagged sample.
+/// What an anomaly is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A sample's value.
+    Value,
+    /// No sample since this time.
+    Silence(Millis),
+}
+
+/// A flagged sample, or a silence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Anomaly {
     /// The series.
@@ -18,13 +27,15 @@ pub struct Anomaly {
     pub rule: String,
     /// The signal, as the `as` label has it.
     pub transform: String,
-    /// The sample's time.
+    /// What it is.
+    pub kind: Kind,
+    /// The sample's time, or when the silence was due.
     pub at: Millis,
-    /// The signal's value.
+    /// The signal's value; the last one before a silence.
     pub value: f64,
     /// At least 1.
     pub score: f64,
-    /// What was expected.
+    /// What was expected; NaN for a silence.
     pub expected: f64,
     /// Lower and upper edge of the band, where the rule has it computed; may be infinite.
     pub band: Option<(f64, f64)>,
@@ -35,26 +46,42 @@ pub struct Anomaly {
 impl Anomaly {
     /// The anomaly in an output; `None` where it is not flagged.
     pub fn of(output: &Output) -> Option<Anomaly> {
-        match output.value {
-            OutputValue::Scored { value, score, expected, band, evidence } if score >= 1.0 => Some(Anomaly {
-                labels: output.labels.clone(),
-                rule: output.rule.name.clone(),
-                transform: output.transform.to_string(),
-                at: output.at,
-                value,
-                score,
-                expected,
-                band: band.map(|band| (band.lower, band.upper)),
-                evidence,
-            }),
-            _ => None,
-        }
+        let (kind, value, score, expected, band, evidence) = match output.value {
+            OutputValue::Scored { value, score, expected, band, evidence, .. } => {
+                (Kind::Value, value, score, expected, band, evidence)
+            }
+            OutputValue::Silent { score, since, value } => {
+                (Kind::Silence(since), value, score, f64::NAN, None, Default::default())
+            }
+            OutputValue::Stale => return None,
+        };
+        (score >= 1.0).then(|| Anomaly {
+            labels: output.labels.clone(),
+            rule: output.rule.name.clone(),
+            transform: output.transform.to_string(),
+            kind,
+            at: output.at,
+            value,
+            score,
+            expected,
+            band: band.map(|band| (band.lower, band.upper)),
+            evidence,
+        })
     }
 
     /// Why it is one, in a sentence.
     pub fn why(&self) -> String {
         let side = if self.value > self.expected { "above" } else { "below" };
         let of = if self.transform == "value" { String::new() } else { format!(" ({})", self.transform) };
+        if let Kind::Silence(since) = self.kind {
+            let seconds = Span::seconds(self.at.since(since) / 1_000);
+            return format!(
+                "{}{of} has been silent for {seconds}; its last value was {}; score {}.",
+                self.labels.name(),
+                short(self.value),
+                short(self.score)
+            );
+        }
         let mut why = format!(
             "{}{of} is {}, {side} the {} expected",
             self.labels.name(),
@@ -94,6 +121,7 @@ impl Anomaly {
             "labels": labels_json(&self.labels),
             "rule": self.rule,
             "as": self.transform,
+            "kind": if self.kind == Kind::Value { "value" } else { "silence" },
             "timestamp": self.at.0 as f64 / 1e3,
             "value": self.value,
             "score": self.score,

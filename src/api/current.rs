@@ -1,7 +1,7 @@
 //! Current scores and flags in the exposition format, for sites that scrape.
 
 use crate::emit::names::Writer;
-use crate::engine::{Output, OutputBatch, OutputSink, OutputValue};
+use crate::engine::{Output, OutputBatch, OutputSink, OutputValue, own};
 use crate::labels::{NAME, value_of};
 use crate::rules::OutputNames;
 use crate::time::{Millis, Span};
@@ -79,7 +79,7 @@ impl Current {
         }
         let mut text = String::new();
         for (name, lines) in families {
-            let _ = write!(text, "# TYPE {name} gauge\n{lines}");
+            let _ = write!(text, "# HELP {name} {}\n# TYPE {name} gauge\n{lines}", help(&name));
         }
         text
     }
@@ -114,6 +114,19 @@ impl OutputSink for Current {
 
     fn wants_all(&self) -> bool {
         true
+    }
+}
+
+/// What a series says, by its name.
+fn help(name: &str) -> &'static str {
+    match name {
+        own::SCORE => "How unexpected the sample is: 0 as expected, 1 the alarm threshold.",
+        own::FLAG => "1 exactly where the score is at least 1, else 0.",
+        own::EXPECTED | own::VM_EXPECTED => "The value expected, in the unit of the source.",
+        own::LOWER | own::VM_LOWER => "Values below would score 1 or more.",
+        own::UPPER | own::VM_UPPER => "Values above would score 1 or more.",
+        own::VM_VALUE => "The value scored.",
+        _ => "The evidence of one detector.",
     }
 }
 
@@ -163,6 +176,7 @@ fn escape(value: &str) -> String {
 pub(super) mod tests {
     use super::*;
     use crate::api::Recent;
+    use crate::api::exposition::lint::complaints;
     use crate::detect::{Band, ModelParams, ReadOut};
     use crate::labels::Labels;
     use crate::rules::{As, EmitSet, EmitWhen, Rule};
@@ -175,6 +189,7 @@ pub(super) mod tests {
             params: ModelParams::default(),
             read: ReadOut::default(),
             silence: None,
+            ignore: Default::default(),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit: EmitSet { score: true, flag: true, bands: false, detectors: false },
@@ -192,6 +207,7 @@ pub(super) mod tests {
                 value: 0.5,
                 score,
                 expected: 3.0,
+                interval: 15e3,
                 band,
                 evidence: [0.0, 9.0, 1.0, 0.0, 0.0],
             },
@@ -212,6 +228,7 @@ pub(super) mod tests {
         let labels = r#"as="rate",exported_metric="a\"b\\c\nd",job="x",metric="up",rule="node",team="edge",weird_name="1""#;
         assert!(text.contains(&format!("anomaly_score{{{labels}}} 1.5 2000\n")), "{text}");
         assert!(text.contains(&format!("anomaly_flag{{{labels}}} 1 2000\n")), "{text}");
+        assert_eq!(complaints(&text), [""; 0]);
         assert!(!current.text(Millis(302_001)).contains("rule="));
         assert!(current.is_empty());
     }

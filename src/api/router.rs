@@ -1,9 +1,9 @@
 //! Which path does what.
 
 use super::reply::{self, Answer};
-use super::{Api, body, now, page, series, status};
+use super::{Api, body, exposition, now, page, series, status};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ const MAX_LIMIT: usize = 10_000;
 
 enum Route {
     Write,
-    Metrics,
+    Metrics { openmetrics: bool },
     CurrentAnomalies,
     Healthy,
     Ready,
@@ -28,10 +28,10 @@ enum Route {
 }
 
 impl Route {
-    fn find(path: &str) -> Option<Route> {
+    fn find(path: &str, headers: &HeaderMap) -> Option<Route> {
         Some(match path {
             "/api/v1/write" => Route::Write,
-            "/metrics" => Route::Metrics,
+            "/metrics" => Route::Metrics { openmetrics: exposition::wants_openmetrics(&accept(headers)) },
             "/metrics/anomalies" => Route::CurrentAnomalies,
             "/-/healthy" | "/health" => Route::Healthy,
             "/-/ready" => Route::Ready,
@@ -58,7 +58,7 @@ impl Route {
 
 /// Answers a request.
 pub async fn route(api: &Arc<Api>, request: Request<Incoming>) -> Answer {
-    let Some(route) = Route::find(request.uri().path()) else {
+    let Some(route) = Route::find(request.uri().path(), request.headers()) else {
         return reply::error(StatusCode::NOT_FOUND, "not_found", "no such path");
     };
     let query = request.uri().query().unwrap_or("").to_string();
@@ -102,8 +102,9 @@ pub async fn route(api: &Arc<Api>, request: Request<Incoming>) -> Answer {
 
 fn slow(api: &Api, route: &Route, query: &str) -> Answer {
     match route {
-        Route::Metrics => match api.control.metrics() {
-            Ok(text) => reply::answer(StatusCode::OK, OPENMETRICS, text),
+        Route::Metrics { openmetrics } => match api.control.metrics() {
+            Ok(text) if *openmetrics => reply::answer(StatusCode::OK, exposition::OPENMETRICS, text),
+            Ok(text) => reply::answer(StatusCode::OK, exposition::CLASSIC, exposition::classic(&text)),
             Err(_) => reply::error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "internal",
@@ -111,9 +112,7 @@ fn slow(api: &Api, route: &Route, query: &str) -> Answer {
             ),
         },
         Route::CurrentAnomalies => match &api.current {
-            Some(current) => {
-                reply::answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", current.text(now()))
-            }
+            Some(current) => reply::answer(StatusCode::OK, exposition::CLASSIC, current.text(now())),
             None => reply::error(
                 StatusCode::NOT_FOUND,
                 "not_found",
@@ -121,7 +120,9 @@ fn slow(api: &Api, route: &Route, query: &str) -> Answer {
             ),
         },
         Route::Reload => match api.control.reload() {
-            Ok(()) => reply::success(json!({"reloaded": true})),
+            Ok(()) => {
+                reply::success(json!({"reloaded": true, "restart_needed": api.control.restart_needed()}))
+            }
             Err(problems) => {
                 let body = json!({
                     "status": "error",
@@ -143,8 +144,12 @@ fn slow(api: &Api, route: &Route, query: &str) -> Answer {
     }
 }
 
-/// The content type of `/metrics`.
-pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What is accepted, all headers of that name in one.
+fn accept(headers: &HeaderMap) -> String {
+    let values: Vec<_> =
+        headers.get_all(ACCEPT).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    values.join(",")
+}
 
 fn with_limit(query: &str, f: impl FnOnce(usize) -> Answer) -> Answer {
     match parameter(query, "limit").map(|limit| limit.parse::<usize>()) {

@@ -56,6 +56,7 @@ fn known(signal: &SignalStatus) -> Value {
         Standing::Unmatched => ("unmatched", "no rule selects it any more".to_string()),
         Standing::Warming { have, need } => ("warming", format!("warming {have}/{need}")),
         Standing::Scored { .. } => ("scored", "scored".to_string()),
+        Standing::Silent { since } => ("silent", format!("its last sample was at {}", since.0 as f64 / 1e3)),
         Standing::Stale => ("stale", "it ended with a stale marker".to_string()),
     };
     let mut shown = json!({

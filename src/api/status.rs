@@ -2,13 +2,16 @@
 
 use super::{Api, now};
 use crate::detect::{Detector, Season};
-use crate::rules::{Rule, RuleSet};
+use crate::rules::{Rule, RuleSet, Window};
+use crate::time::Millis;
 use crate::wire::Version;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The state of everything, without secrets.
 pub fn status(api: &Api) -> Value {
     let stats = api.engine.stats();
+    let (rules, observed) = (api.engine.rules(), api.engine.newest_observed());
     let memory: serde_json::Map<String, Value> =
         stats.bytes.iter().map(|(part, bytes)| (part.to_string(), json!(bytes))).collect();
     let metrics = api.receiver.metrics();
@@ -26,7 +29,9 @@ pub fn status(api: &Api) -> Value {
         "ready": api.is_ready(),
         "started": api.started.0 as f64 / 1e3,
         "uptime_seconds": now().since(api.started) as f64 / 1e3,
-        "rules": {"generation": stats.generation, "count": api.engine.rules().rules.len()},
+        "rules": {"generation": stats.generation, "count": rules.rules.len()},
+        "observed": observed.map(|at| at.0 as f64 / 1e3),
+        "open_windows": observed.map(|at| open_windows(&rules, at)).unwrap_or_default(),
         "series": {
             "kept": stats.series,
             "warming_signals": stats.warming,
@@ -42,6 +47,7 @@ pub fn status(api: &Api) -> Value {
             "ha": elected,
         },
         "targets": targets(api),
+        "restart_needed": api.control.restart_needed(),
         "notes": api.control.notes(),
     })
 }
@@ -67,6 +73,34 @@ fn targets(api: &Api) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// The maintenance windows open at a time, each with the rules it holds for.
+fn open_windows(rules: &RuleSet, at: Millis) -> Vec<Value> {
+    let mut open: Vec<(Arc<Window>, Millis, Vec<&str>)> = Vec::new();
+    for rule in &rules.rules {
+        for (window, until) in rule.ignore.open(at) {
+            match open.iter_mut().find(|(have, ..)| Arc::ptr_eq(have, &window)) {
+                Some((.., names)) => names.push(&rule.name),
+                None => open.push((window, until, vec![&rule.name])),
+            }
+        }
+    }
+    let shown = open.into_iter().map(|(open, until, names)| {
+        let mut shown = window(&open);
+        shown["until"] = json!(until.0 as f64 / 1e3);
+        shown["rules"] = json!(names);
+        shown
+    });
+    shown.collect()
+}
+
+fn window(window: &Window) -> Value {
+    json!({
+        "when": window.when.to_string(),
+        "match": window.selectors.iter().map(|s| s.to_string()).collect::<Vec<_>>(),
+        "comment": window.comment,
+    })
 }
 
 /// The rules in force.
@@ -120,6 +154,7 @@ fn rule(rule: &Rule) -> Value {
             }
         },
         "accept_shift_after": rule.params.accept_shift_after.to_string(),
+        "ignore": rule.ignore.iter().map(|one| window(one)).collect::<Vec<_>>(),
         "silence_after": rule.silence.map(|silence| silence.after.to_string()),
     })
 }

@@ -23,11 +23,14 @@ impl Control for Fake {
     fn reload(&self) -> Result<(), Vec<String>> {
         Err(vec!["line 3: first".into(), "line 7: second".into()])
     }
+    fn restart_needed(&self) -> Vec<&'static str> {
+        vec!["server.listen"]
+    }
     fn notes(&self) -> Vec<String> {
         vec!["<b>a note</b>".into()]
     }
     fn metrics(&self) -> Result<String, std::fmt::Error> {
-        Ok("# EOF\n".into())
+        Ok("# HELP up Up.\n# TYPE up counter\nup_total 1\n# EOF\n".into())
     }
 }
 
@@ -110,9 +113,11 @@ async fn paths_and_methods() {
         ("GET /health", 200, "healthy"),
         ("GET /-/ready", 200, "ready"),
         ("HEAD /-/ready", 200, ""),
-        ("GET /metrics", 200, "# EOF"),
+        ("GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0", 200, "# EOF"),
+        ("GET /metrics", 200, "# TYPE up_total counter\nup_total 1\n"),
         ("GET /metrics/anomalies", 200, ""),
         ("GET /api/v1/status", 200, r#""version":"0.0.0""#),
+        ("GET /api/v1/status", 200, r#""restart_needed":["server.listen"]"#),
         ("GET /api/v1/rules", 200, r#""name":"r""#),
         ("GET /api/v1/alerts", 404, r#""status":"error""#),
         ("GET /nowhere", 404, r#""errorType":"not_found""#),
@@ -124,7 +129,8 @@ async fn paths_and_methods() {
         ("GET /api/v1/anomalies?limit=x", 400, "limit"),
         ("GET /api/v1/series?match[]=%7B", 400, "match[]"),
     ] {
-        let (got, head, body) = server.ask(&format!("{request} HTTP/1.1"), b"").await;
+        let version = if request.contains("HTTP/1.1") { "" } else { " HTTP/1.1" };
+        let (got, head, body) = server.ask(&format!("{request}{version}"), b"").await;
         assert!(got == status && body.contains(words), "{request}: {head}\n{body}");
         assert_eq!(head.contains("\r\nallow: "), status == 405, "{request}");
     }
@@ -195,6 +201,27 @@ async fn a_body_over_the_limit_is_read_and_answered_with_400() {
     let server = server(ServerLimits::default(), receiver).await;
     let (status, _, body) = server.ask(WRITE, &vec![0; 3_000_000]).await;
     assert!(status == 400 && body.contains("1000"), "{body}");
+}
+
+#[tokio::test]
+async fn open_windows_are_named_by_observed_time() {
+    let server = default_server().await;
+    let status = server.data("/api/v1/status").await;
+    assert_eq!((&status["observed"], &status["open_windows"]), (&Value::Null, &serde_json::json!([])));
+    let when = crate::rules::window::When::Once(Millis(0), Millis(now().0 + 3_600_000));
+    let window = crate::rules::Window { when, selectors: Vec::new(), comment: Some("moving house".into()) };
+    let all = vec![Arc::new(window)];
+    let [mut one, mut two] = ["one", "two"].map(|name| rule(name, "up", vec![As::Value]));
+    one.ignore = crate::rules::Windows::new(all.clone());
+    two.ignore = crate::rules::Windows::new(all);
+    server.api.engine.apply(crate::record::Record::Rules(Arc::new(rules(vec![one, two])))).expect("rules");
+    assert_eq!(server.ask(WRITE, &request(&[(NAME, "up")])).await.0, 204);
+    let status = server.data("/api/v1/status").await;
+    assert_eq!(status["open_windows"].as_array().map(Vec::len), Some(1), "{status}");
+    assert_eq!(status["open_windows"][0]["comment"], "moving house");
+    assert_eq!(status["open_windows"][0]["rules"], serde_json::json!(["one", "two"]));
+    let listed = server.data("/api/v1/rules").await;
+    assert_eq!(listed["rules"][0]["ignore"][0]["comment"], "moving house");
 }
 
 #[tokio::test]

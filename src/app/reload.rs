@@ -1,7 +1,7 @@
 //! Reload: a new configuration comes in force whole, or not at all.
 
 use crate::api::Control;
-use crate::config::{Config, Note};
+use crate::config::{Config, Note, ReceiveLimits, ServerConfig};
 use crate::emit::Emitter;
 use crate::engine::Engine;
 use crate::record::Record;
@@ -13,14 +13,51 @@ use std::sync::atomic::Ordering;
 /// Reads and checks the configuration; gives every problem when there is one.
 pub type Loader = Box<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
+/// What was built with the process and no reload changes.
+pub(super) struct Fixed {
+    /// `server:` at the start.
+    pub server: ServerConfig,
+    /// The receiver's limits at the start.
+    pub receive: ReceiveLimits,
+    /// The listeners are not those of the file.
+    pub listens_elsewhere: bool,
+    /// `/metrics/anomalies` is served whatever the file says.
+    pub anomalies_anyway: bool,
+    /// The receiver's limits are not those of the file.
+    pub own_limits: bool,
+}
+
+impl Fixed {
+    /// The settings in which a file differs.
+    fn differs(&self, server: &ServerConfig, receive: &ReceiveLimits) -> Vec<&'static str> {
+        let ServerConfig { listen, anomalies_endpoint } = &self.server;
+        let ReceiveLimits { max_body_bytes, max_in_flight_bytes } = &self.receive;
+        let settings = [
+            ("server.listen", !self.listens_elsewhere && *listen != server.listen),
+            (
+                "server.anomalies_endpoint",
+                !self.anomalies_anyway && *anomalies_endpoint != server.anomalies_endpoint,
+            ),
+            ("limits.max_body_bytes", !self.own_limits && *max_body_bytes != receive.max_body_bytes),
+            (
+                "limits.max_in_flight_bytes",
+                !self.own_limits && *max_in_flight_bytes != receive.max_in_flight_bytes,
+            ),
+        ];
+        settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+}
+
+#[derive(Default)]
 struct InForce {
     notes: Vec<String>,
-    listen: String,
+    restart_needed: Vec<&'static str>,
 }
 
 /// Puts configurations in force, one at a time.
 pub struct Reloader {
     loader: Option<Loader>,
+    fixed: Fixed,
     in_force: Mutex<InForce>,
     one_at_a_time: Mutex<()>,
     engine: Arc<Engine>,
@@ -32,15 +69,17 @@ pub struct Reloader {
 impl Reloader {
     pub(super) fn new(
         loader: Option<Loader>,
-        config: Config,
+        fixed: Fixed,
+        notes: &[Note],
         engine: Arc<Engine>,
         emitter: Arc<Emitter>,
         state: Arc<ConfigState>,
         telemetry: Telemetry,
     ) -> Reloader {
-        let in_force = InForce { listen: format!("{:?}", config.server.listen), notes: texts(&config.notes) };
+        let in_force = InForce { notes: texts(notes), ..InForce::default() };
         Reloader {
             loader,
+            fixed,
             in_force: Mutex::new(in_force),
             one_at_a_time: Mutex::default(),
             engine,
@@ -54,16 +93,16 @@ impl Reloader {
         let Some(loader) = &self.loader else {
             return Err(vec!["there is no configuration file to read again".to_string()]);
         };
-        let Config { server, rules, remote_write, notes, .. } = loader()?;
+        let Config { server, receive, rules, remote_write, notes, .. } = loader()?;
         // The targets first: they can still refuse, and then nothing has changed.
         self.emitter.reload(remote_write).map_err(|error| vec![error.to_string()])?;
         self.engine.apply(Record::Rules(rules)).map_err(|error| vec![error.to_string()])?;
-        let mut in_force = self.in_force.lock();
+        let restart_needed = self.fixed.differs(&server, &receive);
         let mut notes = texts(&notes);
-        if format!("{:?}", server.listen) != in_force.listen {
-            notes.push("server.listen has changed; it needs a restart".to_string());
-        }
-        in_force.notes = notes;
+        notes.extend(
+            restart_needed.iter().map(|setting| format!("{setting} has changed; it needs a restart")),
+        );
+        *self.in_force.lock() = InForce { notes, restart_needed };
         Ok(())
     }
 }
@@ -82,6 +121,9 @@ impl Control for Reloader {
             Ok(()) => {
                 self.state.loaded.store(super::now().0, Ordering::Relaxed);
                 tracing::info!(rules = self.engine.rules().rules.len(), "configuration reloaded");
+                for setting in self.restart_needed() {
+                    tracing::warn!(setting, "changed in the file; it stays as it was until a restart");
+                }
             }
             Err(problems) => {
                 for problem in problems {
@@ -90,6 +132,10 @@ impl Control for Reloader {
             }
         }
         result
+    }
+
+    fn restart_needed(&self) -> Vec<&'static str> {
+        self.in_force.lock().restart_needed.clone()
     }
 
     fn notes(&self) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::Control;
+use crate::api::exposition::lint::complaints;
 use crate::config::Config;
 use crate::wire::encode::Encoder;
 use crate::wire::frame::compress_snappy;
@@ -26,8 +27,9 @@ fn loader(results: Vec<Result<Config, Vec<String>>>) -> Option<Loader> {
 
 async fn ask(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.expect("connects");
+    let version = if head.contains("HTTP/1.1") { "" } else { " HTTP/1.1" };
     let head =
-        format!("{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        format!("{head}{version}\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(&[head.as_bytes(), body].concat()).await.expect("writes");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("reads");
@@ -64,6 +66,39 @@ fn a_bad_reload_changes_nothing_and_a_good_one_everything() {
 }
 
 #[test]
+fn what_needs_a_restart_is_told_until_it_is_undone() {
+    let parse = |text: &str| {
+        Config::parse("rules.yaml", &format!("rules: [{{name: a, match: up}}]\n{text}")).expect("valid")
+    };
+    let changed = "server: {listen: ':1', anomalies_endpoint: true}\n\
+                   limits: {max_body_bytes: 1048576, max_in_flight_bytes: 67108864}\n";
+    for (listens_elsewhere, anomalies_endpoint) in [(false, false), (true, true)] {
+        let options = Options {
+            lanes: 0,
+            listens_elsewhere,
+            anomalies_endpoint,
+            loader: loader(vec![Ok(parse(changed)), Err(vec!["bad".into()]), Ok(parse(""))]),
+            ..Options::default()
+        };
+        let reloader = App::build(parse(""), options).expect("builds").reloader();
+        assert!(reloader.restart_needed().is_empty());
+        let limits = ["limits.max_body_bytes", "limits.max_in_flight_bytes"];
+        let expected = match listens_elsewhere {
+            true => limits.to_vec(),
+            false => [&["server.listen", "server.anomalies_endpoint"], limits.as_slice()].concat(),
+        };
+        assert_eq!(reloader.reload(), Ok(()));
+        assert_eq!(reloader.restart_needed(), expected);
+        assert!(reloader.notes().iter().any(|note| note.starts_with("limits.max_body_bytes has changed")));
+        // A file that is refused changes nothing, this list neither.
+        assert!(reloader.reload().is_err());
+        assert_eq!(reloader.restart_needed(), expected);
+        assert_eq!(reloader.reload(), Ok(()));
+        assert!(reloader.restart_needed().is_empty());
+    }
+}
+
+#[test]
 fn without_a_file_there_is_nothing_to_reload() {
     let app = App::build(config(&["a"]), Options { lanes: 0, ..Options::default() }).expect("builds");
     assert!(app.reloader().reload().expect_err("refused")[0].contains("no configuration file"));
@@ -80,8 +115,14 @@ async fn it_serves_until_told_to_stop() {
     let write = "POST /api/v1/write";
     assert_eq!(ask(address, write, &body()).await.0, 204);
     assert_eq!(ask(address, write, b"\xff").await.0, 400);
+    let (status, openmetrics) =
+        ask(address, "GET /metrics HTTP/1.1\r\naccept: application/openmetrics-text", b"").await;
+    assert!(status == 200 && openmetrics.contains("application/openmetrics-text; version=1.0.0"));
+    assert!(openmetrics.ends_with("# EOF\n") && openmetrics.contains("# TYPE oddity_flags counter\n"));
     let (status, metrics) = ask(address, "GET /metrics", b"").await;
-    assert!(status == 200 && metrics.contains("application/openmetrics-text; version=1.0.0"));
+    assert!(status == 200 && metrics.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
+    let (_, page) = metrics.split_once("\r\n\r\n").expect("a body");
+    assert_eq!(complaints(page), [""; 0]);
     for line in [
         "oddity_samples_received_total 1",
         "oddity_samples_handled_total{reason=\"warming\"} 1",
@@ -93,9 +134,8 @@ async fn it_serves_until_told_to_stop() {
         "oddity_requests_total{protocol=\"1.0\",code=\"400\"} 1",
         "oddity_request_duration_seconds_bucket{le=\"+Inf\"} 2",
         "oddity_request_duration_seconds_count 2",
-        "# TYPE oddity_remote_write_samples counter",
+        "# TYPE oddity_remote_write_samples_total counter",
         "# TYPE oddity_remote_write_pending_samples gauge",
-        "# EOF",
     ] {
         assert!(
             metrics.lines().any(|have| have.strip_suffix(".0").unwrap_or(have) == line),

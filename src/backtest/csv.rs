@@ -97,6 +97,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Table, BacktestError> {
     Ok(table)
 }
 
+/// A number as a result file has it: the shortest text that reads back as the same bits, with an
+/// exponent where it would be long, and `+Inf`, `-Inf` or `NaN`.
+pub fn number(x: f64) -> String {
+    match x {
+        f64::INFINITY => "+Inf".into(),
+        f64::NEG_INFINITY => "-Inf".into(),
+        x if x.abs() >= 1e17 || x != 0.0 && x.abs() < 1e-5 => format!("{x:e}"),
+        x => x.to_string(),
+    }
+}
+
 /// Reads a file.
 ///
 /// # Errors
@@ -126,6 +137,39 @@ mod tests {
         }
         for text in ["", "soon", "2014-13-01 00:00:00", "nan", "1e300", "inf"] {
             assert!(parse_time(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_short_and_read_back_to_the_bit() {
+        for (x, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (0.1, "0.1"),
+            (1e-5, "0.00001"),
+            (9.9e-6, "9.9e-6"),
+            (-5e-324, "-5e-324"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+            (99_999_999_999_999_980.0, "99999999999999980"),
+            (1e17, "1e17"),
+            (f64::MAX, "1.7976931348623157e308"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(number(x), text);
+            assert_eq!(text.parse::<f64>().map(f64::to_bits), Ok(x.to_bits()), "{text}");
+        }
+        assert!(number(f64::NAN).parse::<f64>().is_ok_and(f64::is_nan));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bits_survive_the_writer(bits: u64) {
+            let x = f64::from_bits(bits);
+            let text = number(x);
+            proptest::prop_assert!(text.len() <= 26, "{text}");
+            let back: f64 = text.parse().expect("a number");
+            proptest::prop_assert!(back.to_bits() == bits || x.is_nan() && back.is_nan(), "{text}");
         }
     }
 

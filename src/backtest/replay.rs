@@ -1,8 +1,9 @@
-//! One table through the live engine.
+//! A history through the live engine.
 
 use super::BacktestError;
-use super::csv::Table;
-use crate::engine::{Engine, OutputBatch, OutputSink, OutputValue};
+use super::answers::{Answers, Collector};
+use crate::engine::Engine;
+use crate::history::History;
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
 use crate::record::{Body, Record};
 use crate::registry::summary::epoch;
@@ -11,58 +12,42 @@ use crate::time::{Millis, Span};
 use crate::wire::encode::Encoder;
 use crate::wire::{MetricKind, Sample, Version};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use std::path::Path;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-/// Samples in a body.
+/// Samples in a body where there is one series.
 const CHUNK: usize = 500;
+/// Time of a body where there are many: observed time advances by at most this much for one body.
+const WINDOW: i64 = 60_000;
+/// Bytes after which a body is sent and the next one begun.
+const MAX_BODY: usize = 4 << 20;
 
-/// What the engine said of one row; all 0 where it said nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Answer {
-    /// Whether the row was scored.
-    pub scored: bool,
-    /// The score.
-    pub score: f64,
-    /// What was expected.
-    pub expected: f64,
-    /// Lower edge of the band; `-inf` without bound, NaN where no band was asked for.
-    pub lower: f64,
-    /// Upper edge of the band; `inf` without bound, NaN where no band was asked for.
-    pub upper: f64,
-}
-
-/// A table replayed.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Replay {
-    /// One answer for each row.
-    pub answers: Vec<Answer>,
-    /// Rows at or before the newest time before them: not sent.
-    pub out_of_order: usize,
-    /// Rows without a value: not sent.
-    pub missing: usize,
-    /// Middle interval of the rows sent, ms.
-    pub interval: i64,
-}
-
-/// The built-in rules: every series of this name, taken as it is.
+/// The built-in rules: every series of this name (`None`: of any), taken `as` (`None`: by its type).
 ///
 /// # Errors
 /// Not a metric name.
-pub fn default_rules(metric: &str, bands: bool) -> Result<RuleSet, BacktestError> {
-    if metric.is_empty() {
-        return Err(BacktestError::Metric(metric.to_string()));
+pub fn default_rules(
+    metric: Option<&str>,
+    transform: Option<As>,
+    bands: bool,
+) -> Result<RuleSet, BacktestError> {
+    let wrong = || BacktestError::Metric(metric.unwrap_or("").to_string());
+    if metric == Some("") {
+        return Err(wrong());
     }
-    let name =
-        Matcher::new(NAME, MatchOp::Equal, metric).map_err(|_| BacktestError::Metric(metric.to_string()))?;
+    let name = match metric {
+        Some(metric) => Matcher::new(NAME, MatchOp::Equal, metric),
+        None => Matcher::new(NAME, MatchOp::NotEqual, ""),
+    };
     let rule = Rule {
         name: "backtest".into(),
-        selectors: vec![Selector { matchers: vec![name] }],
-        transforms: vec![As::Value],
+        selectors: vec![Selector { matchers: vec![name.map_err(|_| wrong())?] }],
+        transforms: transform.into_iter().collect(),
         params: Default::default(),
         read: Default::default(),
         silence: None,
+        ignore: Default::default(),
         identity_without: Vec::new(),
         cohort: Vec::new(),
         emit: EmitSet { score: true, flag: true, bands, detectors: false },
@@ -79,76 +64,153 @@ pub fn default_rules(metric: &str, bands: bool) -> Result<RuleSet, BacktestError
     })
 }
 
-/// Keeps what the engine says of the one series.
-#[derive(Default)]
-struct Collector(Mutex<Vec<(Millis, Answer)>>);
-
-impl OutputSink for Collector {
-    fn take(&self, batch: &Arc<OutputBatch>) {
-        let mut said = self.0.lock();
-        for output in &batch.outputs {
-            if let OutputValue::Scored { score, expected, band, .. } = output.value {
-                let (lower, upper) = band.map_or((f64::NAN, f64::NAN), |band| (band.lower, band.upper));
-                said.push((output.at, Answer { scored: true, score, expected, lower, upper }));
-            }
-        }
+/// Rules without bands, which cost most of the time and which only result files hold.
+pub fn without_bands(rules: &RuleSet) -> RuleSet {
+    let mut rules = rules.clone();
+    for rule in &mut rules.rules {
+        Arc::make_mut(rule).emit.bands = false;
     }
+    rules
 }
 
-fn hour(sample: &Sample) -> i64 {
-    epoch(Millis(sample.timestamp))
-}
-
-/// Replays a table as the series `metric{file="<stem>"}`. With several signals in the rules, a row
-/// has the answer of the highest score.
+/// Replays a history as a sidecar would have received it: bodies in order of time over all series.
+/// With `lanes` worker threads; with 0 on the caller's. `expected`: keep expected values and bands.
+/// `progress` is told of the samples of each body. Gives each series' answers.
 ///
 /// # Errors
 /// The engine refuses a body.
 pub fn replay(
-    table: &Table,
-    metric: &str,
-    stem: &str,
+    history: &Arc<History>,
     rules: Arc<RuleSet>,
-    path: &Path,
-) -> Result<Replay, BacktestError> {
-    let collector = Arc::new(Collector::default());
+    lanes: usize,
+    expected: bool,
+    progress: &dyn Fn(u64),
+) -> Result<Vec<Answers>, BacktestError> {
+    let replica = &rules.identity.replica_label;
+    let collector = Arc::new(Collector::new(history.clone(), replica, expected));
     let shares = rules.shares();
-    let engine = Engine::new(rules, 0, vec![collector.clone()]);
-    let mut result = Replay { answers: vec![Answer::default(); table.rows.len()], ..Default::default() };
-    // Rows that are sent: (time, row), times increasing.
-    let mut sent: Vec<(i64, usize)> = Vec::with_capacity(table.rows.len());
-    let mut samples: Vec<Sample> = Vec::with_capacity(table.rows.len());
-    for (row, read) in table.rows.iter().enumerate() {
-        match read.value {
-            _ if sent.last().is_some_and(|(newest, _)| read.at.0 <= *newest) => result.out_of_order += 1,
-            None => result.missing += 1,
-            Some(value) => {
-                sent.push((read.at.0, row));
-                samples.push(Sample { timestamp: read.at.0, value });
+    let engine = Engine::new(rules, lanes, vec![collector.clone()]);
+    // When each series goes on.
+    let mut next: BinaryHeap<Reverse<(i64, usize, usize)>> = history
+        .series
+        .iter()
+        .enumerate()
+        .filter_map(|(place, series)| Some(Reverse((series.samples.first()?.timestamp, place, 0))))
+        .collect();
+    let mut encoder = Encoder::new(Version::V1);
+    for (family, kind) in history.kinds.iter().filter(|(_, kind)| *kind != MetricKind::Unknown) {
+        encoder.metadata(family, *kind, "", "");
+    }
+    let alone = history.series.len() == 1;
+    while let Some(Reverse((from, ..))) = next.peek().copied() {
+        // Received at its last sample's time, so that nothing is ahead of its receipt.
+        let mut received = from;
+        let mut samples = 0;
+        while let Some(Reverse((at, place, first))) = next.peek().copied() {
+            if at.saturating_sub(from) >= WINDOW || encoder.len_estimate() > MAX_BODY {
+                break;
+            }
+            next.pop();
+            let Some(series) = history.series.get(place) else { continue };
+            let rest = series.samples.get(first..).unwrap_or(&[]);
+            let count = if alone {
+                // Models that series share are made by the hour: a longer body would come late for its own.
+                let hour = epoch(Millis(at));
+                let own = |sample: &&Sample| !shares || epoch(Millis(sample.timestamp)) == hour;
+                rest.iter().take(CHUNK).take_while(own).count()
+            } else {
+                rest.iter().take_while(|sample| sample.timestamp.saturating_sub(from) < WINDOW).count()
+            };
+            let (now, later) = rest.split_at(count);
+            encoder.series(series.pairs(), MetricKind::Unknown, now);
+            received = received.max(now.last().map_or(from, |sample| sample.timestamp));
+            samples += count;
+            if let Some(sample) = later.first() {
+                next.push(Reverse((sample.timestamp, place, first + count)));
+            }
+            if alone {
+                break;
             }
         }
+        let bytes = Bytes::from(encoder.finish());
+        let body = Body { version: Version::V1, received: Millis(received), bytes };
+        engine.apply(Record::Body(body)).map_err(BacktestError::Engine)?;
+        progress(samples as u64);
     }
-    // Models that series share are made by the hour: a body of many hours would come late for its own.
-    let hours = samples.chunk_by(|a, b| !shares || hour(a) == hour(b));
-    for chunk in hours.flat_map(|hour| hour.chunks(CHUNK)) {
-        let mut encoder = Encoder::new(Version::V1);
-        encoder.series([(NAME, metric), ("file", stem)].into_iter(), MetricKind::Unknown, chunk);
-        // Received at its last sample's time, so that nothing is ahead of its receipt.
-        let received = Millis(chunk.last().map_or(0, |sample| sample.timestamp));
-        let body = Body { version: Version::V1, received, bytes: Bytes::from(encoder.finish()) };
-        engine
-            .apply(Record::Body(body))
-            .map_err(|source| BacktestError::Engine { path: path.to_path_buf(), source })?;
-    }
-    let times: Vec<i64> = sent.iter().map(|(at, _)| *at).collect();
-    result.interval = super::alarm::usual_interval(&times);
-    for (at, answer) in collector.0.lock().drain(..) {
-        let place = times.binary_search(&at.0).ok().and_then(|found| sent.get(found));
-        if let Some(have) = place.and_then(|(_, row)| result.answers.get_mut(*row))
-            && (!have.scored || answer.score > have.score)
-        {
-            *have = answer;
+    Ok(collector.take_answers())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Series of unlike intervals, a counter among them, with gaps and values that are no numbers.
+    fn history() -> History {
+        let mut history = History::default();
+        for k in 0..12i64 {
+            let name = if k % 3 == 0 { "work_total" } else { "level" };
+            let labels = [("__name__", name), ("n", &k.to_string())];
+            let place = history.place(&mut labels.to_vec()).expect("valid");
+            for i in 0..400i64 {
+                let at = 1_700_000_000_000
+                    + k * 777
+                    + i * (5_000 + 4_000 * k)
+                    + if i > 300 { 90_000_000 } else { 0 };
+                let odd = if i % 97 == 96 { 60.0 } else { 0.0 };
+                let wave = ((i * 7919 + k * 31) % 11) as f64 + odd;
+                let value = match (k % 3, i) {
+                    (_, 200) => f64::NAN,
+                    (0, i) => 20.0 * i as f64 + wave,
+                    _ => wave,
+                };
+                history.push(place, Sample { timestamp: at, value });
+            }
         }
+        history.kinds = vec![("level".into(), MetricKind::Gauge)];
+        history.finish();
+        history
     }
-    Ok(result)
+
+    fn bits(answers: &[Answers]) -> Vec<(Vec<u64>, Vec<u16>)> {
+        let bits = |scores: &[f64]| scores.iter().map(|score| score.to_bits()).collect();
+        answers.iter().map(|one| (bits(&one.scores), one.marks.clone())).collect()
+    }
+
+    #[test]
+    fn scores_are_those_of_each_series_alone_whatever_the_threads() {
+        let history = Arc::new(history());
+        let rules = Arc::new(default_rules(None, None, false).expect("valid"));
+        let told = std::cell::Cell::new(0);
+        let count = |samples| told.set(told.get() + samples);
+        let together = bits(&replay(&history, rules.clone(), 0, false, &count).expect("replays"));
+        assert_eq!(told.get(), history.samples() as u64);
+        let lanes = replay(&history, rules.clone(), 3, true, &|_| ()).expect("replays");
+        assert!(bits(&lanes) == together);
+        for (place, series) in history.series.iter().enumerate() {
+            let mut one = History::default();
+            one.kinds = history.kinds.clone();
+            let at = one.place(&mut series.pairs().collect()).expect("valid");
+            series.samples.iter().for_each(|sample| one.push(at, *sample));
+            one.finish();
+            let alone = replay(&Arc::new(one), rules.clone(), 0, false, &|_| ()).expect("replays");
+            assert!(bits(&alone)[0] == together[place], "{place}");
+        }
+        // Warm-up, NaN and the samples after a gap of more than a day are not scored.
+        let marks = &together[1].1;
+        assert!(marks[58] == 0 && marks[59] != 0 && marks[200] == 0 && marks[301] == 0 && marks[399] != 0);
+        assert!(lanes.iter().any(|one| !one.flagged.is_empty()));
+    }
+
+    #[test]
+    fn emitting_less_hides_nothing() {
+        let history = Arc::new(history());
+        let rules = default_rules(None, None, true).expect("valid");
+        let all = replay(&history, Arc::new(rules.clone()), 0, false, &|_| ()).expect("replays");
+        let mut quiet = without_bands(&rules);
+        for rule in &mut quiet.rules {
+            Arc::make_mut(rule).emit_when = EmitWhen::Anomalous;
+        }
+        let quiet = replay(&history, Arc::new(quiet), 0, false, &|_| ()).expect("replays");
+        assert!(bits(&quiet) == bits(&all));
+    }
 }

@@ -1,15 +1,19 @@
-//! Many files, in parallel: results written out, verdicts added up.
+//! Inputs through the engine: CSV files side by side, each a series of its own, or a history of many
+//! series through one engine. Results are written out, and every series is judged.
 
 use super::BacktestError;
-use super::alarm::{MARGIN, QUIET_INTERVALS, alarm_scores};
+use super::alarm::usual_interval;
+use super::answers::Answers;
 use super::csv::{self, Table};
-use super::judge::{Judged, Judgement, events_of_labels, judge};
-use super::replay::{Replay, replay};
+use super::inputs::{Input, file_error};
+use super::replay::replay;
+use super::report::{Row, SeriesReport};
+use super::results::{Entry, Line, Results, alarms, index, stem};
+use crate::engine::own;
+use crate::history::{History, Series};
+use crate::labels::{Labels, NAME, value_of};
 use crate::rules::RuleSet;
-use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io::Write;
+use crate::wire::Sample;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,216 +28,40 @@ pub enum Layout {
     Nab,
 }
 
-/// One input file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Input {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Folder of the result below `OUT/oddity`; empty for none.
-    pub category: String,
-    /// Its name without `.csv`.
-    pub stem: String,
-    /// Labelled windows, ms, both ends included; `None` where the file's own labels count.
-    pub windows: Option<Vec<(i64, i64)>>,
-}
-
 /// What is run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The rules.
     pub rules: Arc<RuleSet>,
-    /// The series' metric name.
+    /// Metric name of the series made of a file.
     pub metric: String,
     /// Where results go; `None` writes none.
     pub out: Option<PathBuf>,
     /// How they are laid out.
     pub layout: Layout,
-    /// Files at a time, at least 1.
+    /// Threads, at least 1.
     pub threads: usize,
 }
 
-/// What became of one file.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FileReport {
-    /// `<category>/<stem>`, or the stem.
-    pub file: String,
-    /// Rows.
-    pub rows: usize,
-    /// Rows scored.
-    pub scored: usize,
-    /// Rows flagged.
-    pub flagged: usize,
-    /// Rows without a value.
-    pub missing: usize,
-    /// Rows at or before the newest time before them.
-    pub out_of_order: usize,
-    /// Whether the file has labels.
-    pub labelled: bool,
-    /// The verdict.
-    pub judgement: Judgement,
-    /// Days of data scored.
-    pub days: f64,
-}
-
-/// The sum over files.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Totals {
-    /// Files.
-    pub files: usize,
-    /// Rows.
-    pub rows: usize,
-    /// Rows scored.
-    pub scored: usize,
-    /// Rows flagged.
-    pub flagged: usize,
-    /// The verdict over the labelled files.
-    pub judgement: Judgement,
-    /// Precision over all alarms of labelled files.
-    pub precision: Option<f64>,
-    /// Recall over all their events.
-    pub recall: Option<f64>,
-    /// F1 of the two.
-    pub f1: Option<f64>,
-    /// False alarms a series and day of scored data, labelled files.
-    pub false_alarms_per_series_day: Option<f64>,
-}
-
-impl Totals {
-    /// Adds files up.
-    pub fn of(reports: &[FileReport]) -> Totals {
-        let mut totals = Totals { files: reports.len(), ..Default::default() };
-        let mut days = 0.0;
-        for report in reports {
-            totals.rows += report.rows;
-            totals.scored += report.scored;
-            totals.flagged += report.flagged;
-            if report.labelled {
-                totals.judgement.add(&report.judgement);
-                days += report.days;
-            }
-        }
-        totals.precision = totals.judgement.precision();
-        totals.recall = totals.judgement.recall();
-        totals.f1 = totals.judgement.f1();
-        totals.false_alarms_per_series_day =
-            (days > 0.0).then(|| totals.judgement.false_alarms as f64 / days);
-        totals
-    }
-}
-
-fn file_error(path: &Path) -> impl Fn(std::io::Error) -> BacktestError {
-    let path = path.to_path_buf();
-    move |source| BacktestError::File { path: path.clone(), source }
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn csv_files(folder: &Path) -> Result<Vec<PathBuf>, BacktestError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(file_error(folder))? {
-        let path = entry.map_err(file_error(folder))?.path();
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "csv") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Finds input files: files as they are, folders by their `.csv` files.
-///
-/// # Errors
-/// A path that cannot be read, no file at all, or two files of one name.
-pub fn inputs_of_paths(paths: &[PathBuf]) -> Result<Vec<Input>, BacktestError> {
-    let mut inputs = Vec::new();
-    let mut seen = HashMap::new();
-    for path in paths {
-        let meta = fs::metadata(path).map_err(file_error(path))?;
-        let files = if meta.is_dir() { csv_files(path)? } else { vec![path.clone()] };
-        for path in files {
-            let stem = stem(&path);
-            if let Some(other) = seen.insert(stem.clone(), path.clone()) {
-                return Err(BacktestError::Input(format!(
-                    "{} and {} would have the same result file",
-                    other.display(),
-                    path.display()
-                )));
-            }
-            inputs.push(Input { path, category: String::new(), stem, windows: None });
-        }
-    }
-    if inputs.is_empty() {
-        return Err(BacktestError::Input("no .csv file found".into()));
-    }
-    Ok(inputs)
-}
-
-/// Finds the files of a checkout of the Numenta Anomaly Benchmark:
-/// `data/<category>/<file>.csv` and `labels/combined_windows.json`.
-///
-/// # Errors
-/// The folder is not laid out like that.
-pub fn inputs_of_nab(folder: &Path) -> Result<Vec<Input>, BacktestError> {
-    let labels = folder.join("labels").join("combined_windows.json");
-    let text = fs::read_to_string(&labels).map_err(file_error(&labels))?;
-    let windows: BTreeMap<String, Vec<(String, String)>> = serde_json::from_str(&text)
-        .map_err(|error| BacktestError::Input(format!("{}: {error}", labels.display())))?;
-    let data = folder.join("data");
-    let mut categories = Vec::new();
-    for entry in fs::read_dir(&data).map_err(file_error(&data))? {
-        let path = entry.map_err(file_error(&data))?.path();
-        if path.is_dir() {
-            categories.push(path);
-        }
-    }
-    categories.sort();
-    let mut inputs = Vec::new();
-    for folder in categories {
-        let category = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for path in csv_files(&folder)? {
-            let stem = stem(&path);
-            let time = |text: &str| {
-                csv::parse_time(text)
-                    .map(|at| at.0)
-                    .map_err(|what| BacktestError::Input(format!("{}: {what}", labels.display())))
-            };
-            let windows = windows
-                .get(&format!("{category}/{stem}.csv"))
-                .map(|list| list.iter().map(|(from, to)| Ok((time(from)?, time(to)?))).collect())
-                .transpose()?;
-            inputs.push(Input { path, category: category.clone(), stem, windows });
-        }
-    }
-    if inputs.is_empty() {
-        return Err(BacktestError::Input(format!("{}: no .csv file found", data.display())));
-    }
-    Ok(inputs)
-}
-
-/// Runs all inputs; `done` is called after each file. Reports come in the inputs' order.
-///
-/// # Errors
-/// The first file (in that order) that cannot be read, replayed or written.
-pub fn run(
-    inputs: &[Input],
-    options: &Options,
-    done: &(impl Fn() + Sync),
-) -> Result<Vec<FileReport>, BacktestError> {
+/// Does `work` for each of `0..count` on some threads; the results come in order.
+fn each<T: Send>(
+    count: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<T, BacktestError> + Sync,
+) -> Result<Vec<T>, BacktestError> {
     let next = AtomicUsize::new(0);
-    let work = || {
+    let go = || {
         let mut mine = Vec::new();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(input) = inputs.get(number) else { break };
-            mine.push((number, one(input, options)));
-            done();
+            if number >= count {
+                return mine;
+            }
+            mine.push((number, work(number)));
         }
-        mine
     };
-    let mut results: Vec<(usize, Result<FileReport, BacktestError>)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..options.threads.max(1)).map(|_| scope.spawn(work)).collect();
+    let mut results: Vec<(usize, Result<T, BacktestError>)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.clamp(1, count.max(1))).map(|_| scope.spawn(go)).collect();
         threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -243,101 +71,179 @@ pub fn run(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-fn one(input: &Input, options: &Options) -> Result<FileReport, BacktestError> {
-    let table = csv::read(&input.path)?;
-    let replay = replay(&table, &options.metric, &input.stem, options.rules.clone(), &input.path)?;
-    let timed = in_order(&table);
-    let scores: Vec<(i64, f64)> =
-        timed.iter().map(|row| (table.rows[*row].at.0, replay.answers[*row].score)).collect();
-    let quiet = QUIET_INTERVALS.saturating_mul(replay.interval);
-    let mut alarms = vec![0.0; table.rows.len()];
-    for (row, alarm) in timed.iter().zip(alarm_scores(&scores, quiet, MARGIN)) {
-        alarms[*row] = alarm;
-    }
-    if let Some(out) = &options.out {
-        let folder = out.join("oddity").join(&input.category);
-        fs::create_dir_all(&folder).map_err(file_error(&folder))?;
-        let path = folder.join(format!("oddity_{}.csv", input.stem));
-        let text = results(&table, &replay, &alarms, options.layout);
-        let mut file = fs::File::create(&path).map_err(file_error(&path))?;
-        file.write_all(text.as_bytes()).map_err(file_error(&path))?;
-    }
-    Ok(report(input, &table, &replay, &timed))
+/// Runs files; `done` is called after each one. Reports come in the inputs' order.
+///
+/// # Errors
+/// The first file (in that order) that cannot be read, replayed or written.
+pub fn run_files(
+    inputs: &[Input],
+    options: &Options,
+    done: &(impl Fn() + Sync),
+) -> Result<Vec<SeriesReport>, BacktestError> {
+    each(inputs.len(), options.threads, |number| {
+        let report = inputs.get(number).map(|input| one_file(input, options));
+        done();
+        report.unwrap_or_else(|| Err(BacktestError::Input("no such input".into())))
+    })
 }
 
-/// The rows whose time is after every row's before them.
-fn in_order(table: &Table) -> Vec<usize> {
+/// A table as a history of one series, and which sample each row is.
+fn series_of(
+    table: &Table,
+    metric: &str,
+    file: &str,
+) -> Result<(History, Vec<Option<usize>>), BacktestError> {
+    let mut history = History::default();
+    let wrong = |error| BacktestError::Input(format!("metric {metric:?} of file {file:?}: {error}"));
+    let place = history.place(&mut vec![(NAME, metric), ("file", file)]).map_err(wrong)?;
     let mut newest = i64::MIN;
-    let mut rows = Vec::with_capacity(table.rows.len());
-    for (row, read) in table.rows.iter().enumerate() {
-        if read.at.0 > newest {
-            newest = read.at.0;
-            rows.push(row);
-        }
+    let mut sent = 0;
+    let mut samples = Vec::with_capacity(table.rows.len());
+    for row in &table.rows {
+        // A row out of order, or without a value, is not sent.
+        samples.push(row.value.filter(|_| row.at.0 > newest).map(|value| {
+            newest = row.at.0;
+            history.push(place, Sample { timestamp: row.at.0, value });
+            sent += 1;
+            sent - 1
+        }));
     }
-    rows
+    history.finish();
+    Ok((history, samples))
 }
 
-/// The result file: one line for each row of the table, in its order.
-fn results(table: &Table, replay: &Replay, alarms: &[f64], layout: Layout) -> String {
-    use std::fmt::Write;
-    let bound = |value: f64| match value {
-        f64::INFINITY => "+Inf".to_string(),
-        f64::NEG_INFINITY => "-Inf".to_string(),
-        value if value.is_nan() => String::new(),
-        value => value.to_string(),
-    };
-    let mut text = String::with_capacity(64 * (table.rows.len() + 1));
-    text.push_str("timestamp,value,anomaly_score,anomaly_flag,alarm_score,expected,lower,upper\n");
-    for ((row, answer), alarm) in table.rows.iter().zip(&replay.answers).zip(alarms) {
-        let score = if layout == Layout::Nab { *alarm } else { answer.score };
-        let value = row.value.map(|value| value.to_string()).unwrap_or_default();
-        let (expected, lower, upper) = if answer.scored {
-            (answer.expected.to_string(), bound(answer.lower), bound(answer.upper))
-        } else {
-            Default::default()
+fn one_file(input: &Input, options: &Options) -> Result<SeriesReport, BacktestError> {
+    let table = csv::read(&input.path)?;
+    let (history, samples) = series_of(&table, &options.metric, &input.stem)?;
+    let history = Arc::new(history);
+    let mut answers = replay(&history, options.rules.clone(), 0, options.out.is_some(), &|_| ())?;
+    let answers = answers.pop().unwrap_or_default();
+    let times: Vec<i64> =
+        history.series.iter().flat_map(|series| &series.samples).map(|sample| sample.timestamp).collect();
+    let interval = usual_interval(&times);
+    if let Some(out) = &options.out {
+        let path = out.join("oddity").join(&input.category).join(format!("oddity_{}.csv", input.stem));
+        let alarms = alarms(times.iter().copied(), &answers, interval);
+        let write = || {
+            let mut results = Results::create(&path)?;
+            for (row, sample) in table.rows.iter().zip(&samples) {
+                let line = Line { written: &row.written, value: row.value, sample: *sample };
+                results.line(line, &answers, &alarms, options.layout == Layout::Nab)?;
+            }
+            results.finish()
         };
-        let flag = u8::from(answer.score >= 1.0);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{},{value},{score},{flag},{alarm},{expected},{lower},{upper}", row.written);
+        write().map_err(file_error(&path))?;
     }
-    text
-}
-
-fn report(input: &Input, table: &Table, replay: &Replay, timed: &[usize]) -> FileReport {
-    let judged: Vec<Judged> = timed
-        .iter()
-        .map(|row| Judged { at: table.rows[*row].at.0, flagged: replay.answers[*row].score >= 1.0 })
-        .collect();
-    let labels = timed.iter().map(|row| (table.rows[*row].at.0, table.rows[*row].label));
-    let events = input.windows.clone().unwrap_or_else(|| events_of_labels(labels));
-    let scored_from = timed.iter().find(|row| replay.answers[**row].scored).map(|row| table.rows[*row].at.0);
-    let newest = timed.last().map_or(0, |row| table.rows[*row].at.0);
-    let file = match input.category.as_str() {
+    let windows = input.windows.as_deref();
+    let rows = || {
+        table.rows.iter().zip(&samples).map(|(row, sample)| {
+            let at = row.at.0;
+            let marks = sample.and_then(|at| answers.marks.get(at)).copied().unwrap_or(0);
+            let label =
+                windows.map_or(row.label, |all| all.iter().any(|(from, to)| (*from..=*to).contains(&at)));
+            Row { at, label, marks }
+        })
+    };
+    let name = match input.category.as_str() {
         "" => input.stem.clone(),
         category => format!("{category}/{}", input.stem),
     };
-    FileReport {
-        file,
-        rows: table.rows.len(),
-        scored: replay.answers.iter().filter(|answer| answer.scored).count(),
-        flagged: replay.answers.iter().filter(|answer| answer.score >= 1.0).count(),
-        missing: replay.missing,
-        out_of_order: replay.out_of_order,
-        labelled: input.windows.is_some() || table.labelled,
-        judgement: judge(&judged, &events, replay.interval, scored_from.unwrap_or(i64::MAX)),
-        days: scored_from.map_or(0.0, |from| (newest - from) as f64 / 8.64e7),
+    let labelled = windows.is_some() || table.labelled;
+    let mut report = SeriesReport::new(name, rows, &answers, labelled, interval);
+    let unsent = || table.rows.iter().zip(&samples).filter(|(_, sample)| sample.is_none());
+    report.missing = unsent().filter(|(row, _)| row.value.is_none()).count();
+    report.out_of_order = unsent().count() - report.missing;
+    Ok(report)
+}
+
+/// The places of the series that a rule takes: not those of others, nor outputs of oddity itself.
+fn taken(history: &History, rules: &RuleSet) -> Vec<usize> {
+    let takes = |series: &Series| {
+        let labels: Vec<(&str, &str)> = series.pairs().collect();
+        !own::is_own(&labels) && rules.select(|name| value_of(&labels, name)).is_some()
+    };
+    let all = history.series.iter().enumerate();
+    all.filter(|(_, series)| takes(series)).map(|(place, _)| place).collect()
+}
+
+/// Runs a history through one engine; `progress` is told of the samples of each body. Reports come in
+/// the order of its series, those left out that no rule takes. With `out`, `OUT/oddity/index.json` tells which series is in which file.
+///
+/// # Errors
+/// The engine refuses a body; results cannot be written.
+pub fn run_history(
+    history: History,
+    options: &Options,
+    progress: &dyn Fn(u64),
+) -> Result<Vec<SeriesReport>, BacktestError> {
+    let history = Arc::new(history);
+    let lanes = if options.threads > 1 { options.threads } else { 0 };
+    let answers = replay(&history, options.rules.clone(), lanes, options.out.is_some(), progress)?;
+    let folder = options.out.as_ref().map(|out| out.join("oddity"));
+    let taken = taken(&history, &options.rules);
+    let reports = each(taken.len(), options.threads, |number| {
+        let place = taken.get(number).copied().unwrap_or(usize::MAX);
+        let (Some(series), Some(answers)) = (history.series.get(place), answers.get(place)) else {
+            return Err(BacktestError::Input("no such series".into()));
+        };
+        one_series(series, answers, folder.as_deref())
+    })?;
+    if let Some(folder) = &folder {
+        let path = folder.join("index.json");
+        let entry = |series| Entry { file: file_name(series), labels: series.pairs().collect() };
+        let entries: Vec<Entry<'_>> =
+            taken.iter().filter_map(|place| history.series.get(*place)).map(entry).collect();
+        std::fs::create_dir_all(folder).and_then(|()| index(&path, &entries)).map_err(file_error(&path))?;
     }
+    Ok(reports)
+}
+
+fn file_name(series: &Series) -> String {
+    format!("oddity_{}.csv", stem(series))
+}
+
+fn one_series(
+    series: &Series,
+    answers: &Answers,
+    folder: Option<&Path>,
+) -> Result<SeriesReport, BacktestError> {
+    let times: Vec<i64> = series.samples.iter().map(|sample| sample.timestamp).collect();
+    let interval = usual_interval(&times);
+    if let Some(folder) = folder {
+        let path = folder.join(file_name(series));
+        let alarms = alarms(times.iter().copied(), answers, interval);
+        let write = || {
+            let mut results = Results::create(&path)?;
+            for (at, sample) in series.samples.iter().enumerate() {
+                let ms = sample.timestamp;
+                let sign = if ms < 0 { "-" } else { "" };
+                let written = format!("{sign}{}.{:03}", ms.unsigned_abs() / 1000, ms.unsigned_abs() % 1000);
+                let line = Line { written: &written, value: Some(sample.value), sample: Some(at) };
+                results.line(line, answers, &alarms, false)?;
+            }
+            results.finish()
+        };
+        write().map_err(file_error(&path))?;
+    }
+    let rows =
+        || times.iter().zip(&answers.marks).map(|(at, marks)| Row { at: *at, label: false, marks: *marks });
+    let pairs: Vec<(&str, &str)> = series.pairs().collect();
+    let name = Labels::from_pairs(&pairs).to_string();
+    Ok(SeriesReport::new(name, rows, answers, false, interval))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::default_rules;
+    use super::super::inputs::{inputs_of_nab, inputs_of_paths};
+    use super::super::replay::default_rules;
+    use super::super::report::Report;
     use super::*;
+    use crate::rules::As;
+    use std::fs;
 
     fn options(out: &Path, layout: Layout) -> Options {
         Options {
-            rules: Arc::new(default_rules("csv", true).expect("valid")),
+            rules: Arc::new(default_rules(Some("csv"), Some(As::Value), true).expect("valid")),
             metric: "csv".into(),
             out: Some(out.to_path_buf()),
             layout,
@@ -374,9 +280,9 @@ mod tests {
         let count = || {
             calls.fetch_add(1, Ordering::Relaxed);
         };
-        let reports = run(&inputs, &options(&out, Layout::Plain), &count).expect("runs");
+        let reports = run_files(&inputs, &options(&out, Layout::Plain), &count).expect("runs");
         assert_eq!(calls.load(Ordering::Relaxed), 1);
-        assert_eq!((reports[0].rows, reports[0].missing, reports[0].out_of_order), (300, 1, 2));
+        assert_eq!((reports[0].samples, reports[0].missing, reports[0].out_of_order), (300, 1, 2));
         let result = fs::read_to_string(out.join("oddity/oddity_cpu.csv")).expect("written");
         let mut lines = result.lines();
         assert_eq!(
@@ -389,8 +295,16 @@ mod tests {
         for quiet in [0, 50, 60, 70] {
             assert_eq!(rows[quiet][2..], ["0", "0", "0", "", "", ""], "row {quiet}");
         }
-        let totals = Totals::of(&reports);
-        assert_eq!((totals.files, totals.rows), (1, 300));
+        assert_eq!(rows[200][3], "1");
+        assert!(rows[200][7].parse::<f64>().is_ok_and(|upper| upper < 900.0), "{:?}", rows[200]);
+        let report = Report::of(reports);
+        assert_eq!((report.totals.series, report.totals.samples), (1, 300));
+        let summary = &report.totals.summary;
+        assert_eq!((summary.events, summary.found, summary.f1), (Some(1), Some(1), Some(1.0)));
+        assert_eq!(summary.delay_median_seconds, Some(0.0));
+        let [alarm] = &report.series[0].alarm_list[..] else { panic!("{:?}", report.series[0]) };
+        assert_eq!((alarm.value, alarm.labelled), (900.0, Some(true)));
+        assert!(report.recommended.expect("scored").why.contains("F1"));
     }
 
     #[test]
@@ -404,20 +318,38 @@ mod tests {
         fs::write(at("labels/combined_windows.json"), windows).expect("written");
         let inputs = inputs_of_nab(folder.path()).expect("found");
         assert_eq!(inputs[0].windows, Some(vec![(1_396_310_400_000, 1_396_314_000_000)]));
-        run(&inputs, &options(folder.path(), Layout::Nab), &|| ()).expect("runs");
+        let reports = run_files(&inputs, &options(folder.path(), Layout::Nab), &|| ()).expect("runs");
         assert!(at("oddity/real/oddity_x.csv").is_file());
+        assert_eq!((reports[0].series.as_str(), reports[0].summary.events), ("real/x", Some(1)));
     }
 
     #[test]
-    fn two_files_of_one_name_are_refused() {
+    fn a_history_has_a_file_for_each_series_and_an_index() {
         let folder = tempfile::tempdir().expect("a folder");
-        for name in ["a", "b"] {
-            fs::create_dir(folder.path().join(name)).expect("made");
-            fs::write(folder.path().join(name).join("x.csv"), "timestamp,value\n").expect("written");
+        let mut history = History::default();
+        for (name, job) in [("anomaly_score", "a"), ("load", "a"), ("load", "b")] {
+            let labels = [(NAME, name), ("job", job), ("metric", "load"), ("rule", "x")];
+            let own = name == "anomaly_score";
+            let place = history.place(&mut labels[..if own { 4 } else { 2 }].to_vec()).expect("valid");
+            for i in 0..120i64 {
+                let value = if i == 110 && job == "b" { 90.0 } else { ((i * 7919) % 7) as f64 };
+                history.push(place, Sample { timestamp: 1_700_000_000_250 + 15_000 * i, value });
+            }
         }
-        let paths = [folder.path().join("a"), folder.path().join("b")];
-        let error = inputs_of_paths(&paths).expect_err("refused").to_string();
-        assert!(error.contains("same result file"), "{error}");
-        assert!(inputs_of_paths(&[folder.path().to_path_buf()]).is_err(), "no .csv file in it");
+        history.finish();
+        let rules = Arc::new(default_rules(None, None, true).expect("valid"));
+        let options = Options { rules, ..options(folder.path(), Layout::Plain) };
+        let reports = run_history(history, &options, &|_| ()).expect("runs");
+        assert_eq!(reports.iter().map(|r| r.alarm_list.len()).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(reports[1].series, "load{job=\"b\"}");
+        let index = fs::read_to_string(folder.path().join("oddity/index.json")).expect("written");
+        let index: serde_json::Value = serde_json::from_str(&index).expect("JSON");
+        assert_eq!(index[1]["labels"]["job"], "b");
+        let file = folder.path().join("oddity").join(index[1]["file"].as_str().expect("a name"));
+        let text = fs::read_to_string(file).expect("the file");
+        let row = text.lines().nth(111).expect("a row");
+        assert!(row.starts_with("1700001650.250,90,") && row.split(',').nth(3) == Some("1"), "{row}");
+        let report = Report::of(reports);
+        assert_eq!((report.totals.summary.alarms, report.totals.summary.f1), (1, None));
     }
 }

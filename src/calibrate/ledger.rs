@@ -22,6 +22,11 @@ const STEPS: f64 = 256.0;
 const HOUR: i64 = 3_600_000;
 /// Ages at which half the early ledger is forgotten: the detectors were still learning then.
 const EARLY: [i64; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
+/// Allowed nats beyond which, times this, a peak is an incident.
+const FAR: f64 = 1.2;
+/// Time that earns one peak left out, and how many can be saved up.
+const CREDIT: f32 = 1.5 * 24.0 * HOUR as f32;
+const MOST: f32 = 16.0;
 /// Time the ledger stands for at most.
 const WINDOW: i64 = 240 * HOUR;
 
@@ -39,6 +44,10 @@ pub struct Ledger {
     window_from: Millis,
     /// Samples the peaks stand for.
     samples: f64,
+    /// Far peaks that may still be left out.
+    credit: f32,
+    /// Far peaks by hour of day, two bits each.
+    hours: u64,
 }
 
 impl Default for Ledger {
@@ -53,6 +62,8 @@ impl Default for Ledger {
             born: Millis::MIN,
             window_from: Millis::MIN,
             samples: 0.0,
+            credit: 0.0,
+            hours: 0,
         }
     }
 }
@@ -64,6 +75,11 @@ impl Ledger {
             return 0.0;
         }
         (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).min(1.0)
+    }
+
+    /// How much is still to be learnt of the tail: 1 at first, 0 once five days of peaks were entered.
+    pub fn youth(&self) -> f64 {
+        1.0 - (f64::from(self.entered) / 120.0).min(1.0)
     }
 
     /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly
@@ -92,16 +108,24 @@ impl Ledger {
         let steps: u32 = peaks.iter().map(|p| u32::from(*p.min(&cap))).sum();
         let sum = f64::from(steps) / STEPS - u * peaks.len() as f64;
         let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
+        // Peaks that are wider than the prior thought are believed sooner than narrower ones.
+        let own = sum / free;
+        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() {
+            prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own)
+        } else {
+            prior
+        };
         (sum + prior * PRIOR_SCALE) / (free + prior)
     }
 
     /// Takes the evidence of one sample.
-    pub fn learn(&mut self, at: Millis, evidence: f64) {
+    pub fn learn(&mut self, at: Millis, evidence: f64, bar: f64) {
         if self.born == Millis::MIN {
             (self.born, self.window_from, self.candidate_at) = (at, at, at);
         }
         if at.since(self.candidate_at) >= APART {
-            self.enter();
+            self.credit = (self.credit + at.since(self.candidate_at) as f32 / CREDIT).min(MOST);
+            self.enter(bar);
             self.candidate = 0.0;
             self.candidate_at = at;
         }
@@ -112,13 +136,32 @@ impl Ledger {
         let early = EARLY.get(usize::from(self.halvings)).is_some_and(|age| at.since(self.born) >= *age);
         if early || at.since(self.window_from) >= WINDOW {
             self.halvings = self.halvings.saturating_add(1);
+            self.hours = (self.hours >> 1) & 0x5555_5555_5555;
             self.window_from = at.plus(-at.since(self.window_from) / 2);
             self.halve();
         }
     }
 
-    fn enter(&mut self) {
-        let peak = (f64::from(self.candidate) * STEPS).min(f64::from(u16::MAX)) as u16;
+    /// Enters the peak that is over; one far beyond the `bar` is left out while there is credit, for an
+    /// incident is no news of the healthy tail. At an hour of the day that has had such peaks it is
+    /// entered all the same: a nightly job is healthy.
+    fn enter(&mut self, bar: f64) {
+        let mut candidate = f64::from(self.candidate);
+        let nats = self.nats(candidate, 10.0);
+        if nats > FAR * bar && self.entered >= 24 {
+            let hour = (self.candidate_at.0.div_euclid(HOUR).rem_euclid(24)) as u32;
+            let seen = (self.hours >> (2 * hour)) & 3;
+            if seen < 3 {
+                self.hours += 1 << (2 * hour);
+                if self.credit >= 1.0 {
+                    self.credit -= 1.0;
+                    return;
+                }
+                // Entered, but no farther than it takes.
+                candidate *= FAR * bar / nats;
+            }
+        }
+        let peak = (candidate * STEPS).min(f64::from(u16::MAX)) as u16;
         self.entered = self.entered.saturating_add(1);
         let held = usize::from(self.held);
         let at = self.peaks.iter().take(held).position(|p| *p < peak).unwrap_or(held);
@@ -154,7 +197,7 @@ mod tests {
     fn hourly(peaks: &[f64]) -> Ledger {
         let mut l = Ledger::default();
         for (k, p) in peaks.iter().enumerate() {
-            l.learn(Millis(k as i64 * HOUR), *p);
+            l.learn(Millis(k as i64 * HOUR), *p, 10.0);
         }
         l
     }
@@ -163,10 +206,10 @@ mod tests {
     fn a_cluster_is_one_peak() {
         let mut l = Ledger::default();
         for k in 0..100 {
-            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 });
+            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 }, 10.0);
         }
         assert_eq!(l.entered, 0);
-        l.learn(Millis(50 * 60_000 + HOUR), 1.0);
+        l.learn(Millis(50 * 60_000 + HOUR), 1.0, 10.0);
         assert_eq!((l.entered, l.peaks[0]), (1, 9 * 256));
     }
 

@@ -27,7 +27,8 @@ pub struct CheckArgs {
     /// The configuration file
     #[arg(value_name = "FILE", default_value = "rules.yaml")]
     pub file: PathBuf,
-    /// Count the series each rule would match on this Prometheus, and the output series it would write
+    /// Count the series each rule would match on this Prometheus, and the output series it would write,
+    /// instead of showing each rule's settings
     #[arg(long, value_name = "URL")]
     pub prometheus: Option<String>,
     /// Output format
@@ -76,11 +77,14 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             let mut out = std::io::stdout().lock();
             let count = config.rules.rules.len();
             writeln!(out, "{file}: {count} rule{}, valid", plural(count))?;
-            writeln!(out, "\n{}", show::rules(&config.rules))?;
             match &matched {
-                Some(Ok(matched)) => writeln!(out, "\n{}", show::matched(&config.rules, matched))?,
+                None => writeln!(out, "\n{}", show::rules(&config.rules))?,
+                // What matched is the question then; every setting of every rule would bury it.
+                Some(Ok(matched)) => {
+                    writeln!(out, "\n{}", show::examples(&config.rules, matched))?;
+                    writeln!(out, "\n{}", show::matched(&config.rules, matched))?;
+                }
                 Some(Err(error)) => writeln!(err, "{error}")?,
-                None => {}
             }
         }
     }
@@ -109,6 +113,7 @@ fn describe(file: &str, config: &Config, matched: Option<&Result<Matched, String
     if let Some(Ok(matched)) = matched {
         for (value, count) in rules.iter_mut().zip(&matched.rules) {
             value["series"] = json!(count.series);
+            value["examples"] = json!(count.examples);
             value["taken_by_earlier_rules"] = json!(count.earlier);
             value["output_series"] = json!(count.outputs);
         }

@@ -8,6 +8,7 @@ mod show;
 mod sidecar;
 mod watch;
 
+use super::args;
 use super::simulate::{Format, now, progress};
 use crate::simulate::{Fault, FaultKind, Fleet, FleetOptions, Sender};
 use crate::time::Span;
@@ -44,25 +45,25 @@ const NEWEST: (usize, usize) = (500, 8 << 20);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Address to listen on; a free port is taken when it is in use.
-    #[arg(long, default_value = "127.0.0.1:9898", value_name = "ADDRESS")]
+    #[arg(long, default_value = "127.0.0.1:9898", value_name = "ADDRESS", value_parser = args::listen)]
     pub listen: String,
     /// Also write the scores to this remote-write target.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = args::receiver)]
     pub remote_write: Option<String>,
     /// Number of series, at least 40.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = args::whole::<40, 1_000_000, usize>)]
     pub series: usize,
     /// Seed of everything random.
     #[arg(long, default_value_t = 7)]
     pub seed: u64,
     /// History sent before the first fault.
-    #[arg(long, default_value = "4h", value_parser = Span::parse)]
+    #[arg(long, default_value = "4h", value_parser = args::history)]
     pub history: Span,
     /// Simulated seconds in a real one, until the simulated time has caught up; at least 2.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = args::at_least::<2>)]
     pub speed: f64,
     /// Ends after this (real) time.
-    #[arg(long, value_parser = Span::parse)]
+    #[arg(long, value_parser = args::span)]
     pub duration: Option<Span>,
     /// Ends when every fault has been shown once.
     #[arg(long)]
@@ -77,9 +78,6 @@ pub struct Args {
 /// # Errors
 /// The sidecar cannot start, or refuses what it is sent.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if args.series < 40 || args.speed < 2.0 || args.history < Span::minutes(20) {
-        bail!("the demo needs at least 40 series, a speed of 2 and a history of 20m");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
         let show = Show::new(args.format, INTERVAL.0);

@@ -1,6 +1,6 @@
 //! `oddity serve`: the sidecar.
 
-use super::Usage;
+use super::{Usage, args};
 use crate::api::Control;
 use crate::app::{App, Options, Reloader};
 use crate::config::Config;
@@ -42,7 +42,7 @@ pub struct ServeArgs {
     #[arg(long, alias = "config.file", value_name = "FILE", default_value = "rules.yaml")]
     pub config: PathBuf,
     /// Where to listen instead of what the file says; may be repeated
-    #[arg(long = "web.listen-address", alias = "listen", value_name = "ADDRESS")]
+    #[arg(long = "web.listen-address", alias = "listen", value_name = "ADDRESS", value_parser = args::listen)]
     pub listen: Vec<String>,
     /// Serve current scores at /metrics/anomalies
     #[arg(long = "web.enable-anomalies")]
@@ -51,7 +51,7 @@ pub struct ServeArgs {
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
     /// Threads that score; default: one a core
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::whole::<1, 1024, usize>)]
     pub workers: Option<usize>,
     /// Seconds to finish requests and deliver queued scores at shutdown
     #[arg(long = "shutdown-grace", value_name = "SECONDS", default_value_t = 15)]
@@ -74,9 +74,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
                     in front, or listen on the loopback address only";
         return Err(Usage(text.to_string()).into());
     }
-    if args.workers.is_some_and(|workers| workers > 1024) {
-        return Err(Usage("--workers: expected at most 1024".to_string()).into());
-    }
     start_log(args.log_level, args.log_format);
     let config = match Config::load(&args.config) {
         Ok(config) => config,
@@ -96,6 +93,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     for note in &config.notes {
         tracing::info!("{note}");
     }
+    let listens_elsewhere = !args.listen.is_empty();
     let addresses = match args.listen.is_empty() {
         true => vec![config.server.listen.to_string()],
         false => args.listen,
@@ -115,6 +113,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let options = Options {
         lanes: args.workers.unwrap_or(defaults.lanes),
         anomalies_endpoint: args.enable_anomalies,
+        listens_elsewhere,
         grace: Duration::from_secs(args.grace),
         loader: Some(Box::new(move || {
             Config::load(&path).map_err(|problems| problems.to_string().lines().map(String::from).collect())

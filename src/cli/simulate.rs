@@ -1,8 +1,8 @@
 //! `oddity simulate`: a simulated fleet, or the load generator.
 
-use crate::simulate::fault::FaultSpec;
+use super::{Usage, args};
 use crate::simulate::run::Counts;
-use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions};
+use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions, Teller, Trouble};
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 use anyhow::Context;
@@ -12,7 +12,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a request is tried: at least, at most, and as long as the run is to last in between.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// How often the bar and what failed are looked at.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Output for people or for programs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -48,42 +54,43 @@ impl From<ProtocolArg> for Version {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The receiver.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9898/api/v1/write")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9898/api/v1/write",
+        value_parser = args::receiver)]
     pub remote_write: String,
     /// Number of series.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = args::whole::<1, { u32::MAX as u64 }, usize>)]
     pub series: usize,
     /// Scrape interval: timestamps step by it.
-    #[arg(long, default_value = "15s", value_parser = Span::parse)]
+    #[arg(long, default_value = "15s", value_parser = args::span)]
     pub interval: Span,
     /// Remote-write protocol.
     #[arg(long, value_enum, default_value = "2.0")]
     pub protocol: ProtocolArg,
     /// Faults, comma-separated: kind[:size][@start][+length][=series]; kinds are spike, dip,
     /// shift, ramp, variance, stall, errors, gone; size in noise widths or a factor.
-    #[arg(long, default_value = "", value_name = "LIST")]
-    pub faults: String,
+    #[arg(long, default_value = "", value_name = "LIST", hide_default_value = true)]
+    pub faults: args::Faults,
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Simulated time to send; without it, until it is interrupted.
-    #[arg(long, value_parser = Span::parse)]
+    #[arg(long, value_parser = args::span)]
     pub duration: Option<Span>,
     /// Simulated seconds in a real one; 0: as fast as it is accepted. Above 1, the run starts in
     /// the past so that it ends now (which needs --duration).
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = args::at_least::<0>)]
     pub speed: f64,
     /// Most samples a second; 0: no limit.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = args::at_least::<0>)]
     pub rate: f64,
     /// Connections; each has its own series, so the order of each series holds.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = args::whole::<1, 1024, usize>)]
     pub senders: usize,
     /// Series in a request.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 2000, value_parser = args::whole::<1, 1_000_000, usize>)]
     pub batch: usize,
     /// Pods replaced an hour, in percent.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = args::churn)]
     pub churn: f64,
     /// Series of a request in random order.
     #[arg(long)]
@@ -92,10 +99,10 @@ pub struct Args {
     #[arg(long)]
     pub bench: bool,
     /// With --bench: rounds before the measurement (beyond the default min_samples of 60).
-    #[arg(long, default_value_t = 70)]
+    #[arg(long, default_value_t = 70, value_parser = args::whole::<0, 1_000_000, i64>)]
     pub warmup: i64,
     /// With --bench: rounds measured.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = args::whole::<1, 1_000_000, i64>)]
     pub rounds: i64,
     /// With --bench: the server's process; without it its /metrics is asked.
     #[arg(long, value_name = "PID")]
@@ -133,16 +140,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(args.speed >= 0.0 && args.rate >= 0.0, "--speed and --rate cannot be negative");
     let steps = args.duration.map(|duration| (duration.0 / args.interval.0).max(1));
     let now = fleet.step_at(now());
     // Time compression must end at the present: a receiver drops what is too far ahead of it.
     let start = match (args.speed == 1.0, steps) {
         (true, _) => now,
         (false, Some(steps)) => now - steps + 1,
-        (false, None) => anyhow::bail!("--speed other than 1 needs --duration"),
+        (false, None) => return Err(Usage("--speed other than 1 needs --duration".into()).into()),
     };
-    for (n, spec) in FaultSpec::parse_list(&args.faults)?.iter().enumerate() {
+    for (n, spec) in args.faults.0.iter().enumerate() {
         let fault = fleet.plan(spec, n, start)?;
         if args.format == Format::Text {
             let labels = fleet.labels(fault.series, fault.start);
@@ -167,12 +173,13 @@ async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
         senders: args.senders,
         batch: args.batch,
         shuffle: args.shuffle,
-        patience: Duration::from_secs(3600),
+        patience: args.duration.map_or(PATIENCE.1, Span::as_std).clamp(PATIENCE.0, PATIENCE.1),
     };
     let bar =
         progress(steps.map(|steps| steps as u64), "{elapsed_precise} {wide_bar} {pos}/{len} steps {msg}");
     let task = tokio::spawn(simulate::run(Arc::new(fleet), run_options, counts.clone(), stop.clone()));
-    let mut tick = tokio::time::interval(Duration::from_millis(250));
+    let mut tick = tokio::time::interval(TICK);
+    let (began, mut teller) = (Instant::now(), Teller::default());
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     while !task.is_finished() {
@@ -181,6 +188,7 @@ async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
                 bar.set_position(counts.steps.load(Ordering::Relaxed));
                 bar.set_message(format!("{} samples, {} failures",
                     counts.samples.load(Ordering::Relaxed), counts.failures.load(Ordering::Relaxed)));
+                tell(&mut teller, began, &counts.trouble, &bar);
             }
             _ = &mut interrupt, if !stop.load(Ordering::Relaxed) => stop.store(true, Ordering::Relaxed),
         }
@@ -199,11 +207,26 @@ async fn send(args: Args, mut fleet: Fleet) -> anyhow::Result<ExitCode> {
             report.samples_per_second
         ),
     }
-    if let Some(failure) = report.first_failure {
+    tell_all(&counts.trouble);
+    if let Some(failure) = &report.first_failure {
         eprintln!("first failure: {failure}");
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(ExitCode::SUCCESS)
+    let sent = report.samples > 0 && report.first_failure.is_none();
+    Ok(if sent { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells of failed tries on stderr when a line is due, past the bar.
+fn tell(teller: &mut Teller, began: Instant, trouble: &Trouble, bar: &ProgressBar) {
+    if let Some(line) = teller.line(began.elapsed(), trouble) {
+        bar.suspend(|| eprintln!("{line}"));
+    }
+}
+
+/// How many tries failed in the end, where any did.
+fn tell_all(trouble: &Trouble) {
+    if trouble.tries() > 0 {
+        eprintln!("failed tries in all: {}; the last: {}", trouble.tries(), trouble.last());
+    }
 }
 
 async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
@@ -219,12 +242,23 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
         server_pid: args.server_pid,
     };
     let bar = progress(Some(0), "{elapsed_precise} {wide_bar} {pos}/{len} rounds");
-    let report = simulate::bench(Arc::new(fleet), options, |done, all| {
+    let trouble = Arc::new(Trouble::default());
+    let work = simulate::bench(Arc::new(fleet), options, &trouble, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
-    })
-    .await?;
+    });
+    tokio::pin!(work);
+    let mut tick = tokio::time::interval(TICK);
+    let (began, mut teller) = (Instant::now(), Teller::default());
+    let report = loop {
+        tokio::select! {
+            report = &mut work => break report,
+            _ = tick.tick() => tell(&mut teller, began, &trouble, &bar),
+        }
+    };
     bar.finish_and_clear();
+    tell_all(&trouble);
+    let report = report?;
     if args.format == Format::Json {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(ExitCode::SUCCESS);
@@ -233,13 +267,21 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
         "remote write {}: {} series, {} samples in {} requests, {} retries",
         report.protocol, report.series, report.samples, report.requests, report.retries
     );
-    println!("  {:.0} samples/s while sending", report.samples_per_second);
-    println!("  request p50 {:.2} ms, p99 {:.2} ms", report.request_p50_ms, report.request_p99_ms);
+    if let Some(rate) = report.samples_per_second {
+        println!("  {rate:.0} samples/s while sending");
+    }
+    let tail = report.request_p99_ms.map(|ms| format!(", p99 {ms:.2} ms")).unwrap_or_default();
+    println!("  request p50 {:.2} ms{tail}", report.request_p50_ms);
     if let Some(cpu) = report.server_cpu_us_per_sample {
         println!("  server: {cpu:.3} µs of CPU a sample");
     }
     if let (Some(all), Some(each)) = (report.server_resident_bytes, report.server_bytes_per_series) {
-        println!("  server: {:.1} MiB resident, {each:.0} B a series", all / 1_048_576.0);
+        let grown = report.server_growth_bytes_per_series;
+        let grown = grown.map(|each| format!("; grown by {each:.0} B a series")).unwrap_or_default();
+        println!("  server: {:.1} MiB resident, {each:.0} B a series{grown}", all / 1_048_576.0);
+    }
+    for what in &report.too_short {
+        println!("  {what}");
     }
     if let Some(error) = report.usage_error {
         eprintln!("{error}");

@@ -68,7 +68,13 @@ impl<'a> Search<'a> {
             let features = |x| self.frame.features(x, &self.model.steps);
             forest.most(&features(a.min(b)), &features(a.max(b)))
         });
-        let told = self.model.fuse(self.params, &self.frame.distances(a, b), rare, seasonal, isolated);
+        let told = self.model.fuse(
+            self.params,
+            &self.frame.distances(self.model.shift(), a, b),
+            rare,
+            seasonal,
+            isolated,
+        );
         told.nats.max(0.0) / self.allowed
     }
 

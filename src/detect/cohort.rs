@@ -157,6 +157,8 @@ pub struct Prior {
     centre: f64,
     /// The standard deviation of the members' levels; `None`: there was only one.
     between: Option<f64>,
+    /// Series that told, and those of them whose levels are known.
+    series: u32,
     members: usize,
     /// By how much the centre moves in an epoch.
     drift: f64,
@@ -187,7 +189,7 @@ impl Prior {
             let epochs = (epoch - before.epoch).max(1) as f64;
             ((centre - before.centre).abs() / epochs).max(0.9 * before.drift)
         });
-        Prior { epoch, donor, centre, between, members: n, drift, alike }
+        Prior { epoch, donor, centre, between, series: group.series, members: n, drift, alike }
     }
 
     /// The model that a series goes on with at `at`, in epoch `epoch`, after `own` has seen its first
@@ -211,7 +213,9 @@ impl Prior {
         let whole = spread + scale * scale;
         // Whether it is the level that differs, or chance: the usual shrinking towards the mean.
         let share = if whole > 0.0 { spread / whole } else { 0.0 };
-        Some(self.donor.moved(own, at, params, bounded(share * off), bounded(level + off)))
+        let mut model = self.donor.moved(own, at, params, bounded(share * off), bounded(level + off));
+        model.kin = self.series.clamp(1, u32::from(u16::MAX)) as u16;
+        Some(model)
     }
 }
 
@@ -291,6 +295,7 @@ impl Model {
         model.ewma.accept(level);
         model.holt.accept(level - season);
         model.zscore.rebase(level);
+        model.shift.rebase(level);
         model.interval = own.interval;
         model.steps.last = own.steps.last;
         model.last_at = own.last_at;

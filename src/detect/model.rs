@@ -20,6 +20,7 @@ use super::holt_winters::{Gains, HoltWinters};
 use super::isolation::Forest;
 use super::rarity::{Rare, Rarity};
 use super::seasonal::Keeper;
+use super::shift::Shift;
 use super::zscore::ZScore;
 use super::{Detector, ModelParams, ReadOut};
 use crate::calibrate::{Ledger, readout};
@@ -37,6 +38,9 @@ pub struct Verdict {
     pub score: f64,
     /// What the model expected, in the signal's unit.
     pub expected: f64,
+    /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+    /// 0 where direction or least change cap the score below 1 under every budget.
+    pub interval: f32,
     /// Each detector's own evidence in nats (-ln of how likely so odd a sample is), 0 where it is
     /// silent or not chosen; by [`Detector`] number.
     pub evidence: [f32; Detector::ALL.len()],
@@ -85,6 +89,10 @@ const MOVING: f64 = 24.0;
 /// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
 /// development data.
 const LOOKS: f64 = 0.35;
+/// Share of the nats beyond those seen that a young tail is not believed.
+const CAUTION: f64 = 0.4;
+/// Price of a slow reading, nats.
+const SLOW_PRICE: f64 = 1.0;
 /// Base scales from the base level beyond which a shift is still on.
 const DISPLACED: f64 = 4.0;
 /// Samples back at the old level that end an odd time.
@@ -107,9 +115,12 @@ pub struct Model {
     ledger: Ledger,
     /// Of the plain distance, in logarithms of nats.
     plain: Ledger,
+    pub(super) shift: Shift,
     /// When the odd time now going on began.
     pub(super) odd_since: Option<Millis>,
     back: u8,
+    /// Series of whose kind the state was taken over, 1 for its own: their tails are known together.
+    pub(super) kin: u16,
 }
 
 /// A sample judged, before anything is learnt of it.
@@ -119,6 +130,7 @@ struct Judged {
     nats: f64,
     fused: f64,
     plain: f64,
+    slow: [f64; 2],
     expected: f64,
     evidence: [f32; Detector::ALL.len()],
     rare: Rare,
@@ -155,17 +167,23 @@ pub(super) struct Frame {
     pub(super) ewma: Centre,
     pub(super) holt: Centre,
     pub(super) bias: f64,
+    n: u32,
 }
 
 impl Frame {
     /// The greatest distances from the detectors' centres of any value from `a` to `b`.
-    pub(super) fn distances(&self, a: f64, b: f64) -> Distances {
+    pub(super) fn distances(&self, shift: &Shift, a: f64, b: f64) -> Distances {
+        let slow = [a, b].map(|x| {
+            let slow = shift.judge(x, self.season.unwrap_or(self.base.at), self.base.scale, self.n);
+            [shift.offset.evidence(slow.offset, self.floor), shift.slope.evidence(slow.slope, self.floor)]
+        });
         let biased = Centre { at: self.bias, scale: self.holt.scale };
         Distances {
             base: self.base.z(a, b),
             zscore: self.zscore.z(a, b),
             ewma: self.ewma.z(a, b),
             holt: biased.z(a - self.holt.at, b - self.holt.at),
+            slow: [slow[0][0].max(slow[1][0]), slow[0][1].max(slow[1][1])],
         }
     }
 
@@ -182,6 +200,8 @@ pub(super) struct Distances {
     zscore: f64,
     ewma: f64,
     holt: f64,
+    /// Evidence of the offset and of the slope.
+    slow: [f64; 2],
 }
 
 /// The detectors' joint word.
@@ -213,8 +233,10 @@ impl Model {
             season: Keeper::default(),
             ledger: Ledger::default(),
             plain: Ledger::default(),
+            shift: Shift::default(),
             odd_since: None,
             back: 0,
+            kin: 1,
         }
     }
 
@@ -241,10 +263,29 @@ impl Model {
         let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
             score: self.score(read, &judged, y),
             expected: judged.expected,
+            interval: if readout::counts(read, y, judged.expected) { self.interval.ms() as f32 } else { 0.0 },
             evidence: judged.evidence,
         });
         self.learn(params, at, y, &judged);
         verdict
+    }
+
+    /// Judges a sample without learning it, its score capped below 1: in a maintenance window.
+    /// `None` where [`Model::observe`] would say nothing. The model is left as it was, so the next
+    /// sample learnt comes after a gap.
+    pub fn glance(&self, params: &ModelParams, read: &ReadOut, at: Millis, x: f64) -> Option<Verdict> {
+        let early = self.samples.saturating_add(1) < params.min_samples;
+        if !x.is_finite() || early || (self.samples > 0 && at <= self.last_at) {
+            return None;
+        }
+        let y = bounded(x);
+        let judged = self.judge(params, at, y, 0.0);
+        Some(Verdict {
+            score: readout::suppressed(self.score(read, &judged, y)),
+            expected: judged.expected,
+            interval: 0.0,
+            evidence: judged.evidence,
+        })
     }
 
     fn score(&self, read: &ReadOut, judged: &Judged, x: f64) -> f64 {
@@ -263,6 +304,7 @@ impl Model {
                 nats: 0.0,
                 fused: 0.0,
                 plain: 0.0,
+                slow: [0.0; 2],
                 expected: x,
                 evidence: [0.0; Detector::ALL.len()],
                 rare: Rare::default(),
@@ -273,7 +315,7 @@ impl Model {
             };
         }
         let frame = self.frame(params, at);
-        let z = frame.distances(x, x);
+        let z = frame.distances(&self.shift, x, x);
         let (mut rare, mut seasonal) = (Rare::default(), None);
         if params.detectors.has(Detector::Rarity) {
             seasonal = frame.season.and_then(|s| self.season.rarity(x - s, frame.floor));
@@ -281,7 +323,23 @@ impl Model {
         }
         let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
         let Frame { expected, season, intervals, floor, .. } = frame;
-        Judged { nats, fused, plain, expected, evidence, rare, base_z: z.base, season, intervals, floor }
+        Judged {
+            nats,
+            fused,
+            plain,
+            slow: z.slow,
+            expected,
+            evidence,
+            rare,
+            base_z: z.base,
+            season,
+            intervals,
+            floor,
+        }
+    }
+
+    pub(super) fn shift(&self) -> &Shift {
+        &self.shift
     }
 
     /// What can be said of the sample at `at` before its value is known; some sample was taken.
@@ -306,6 +364,7 @@ impl Model {
             ewma: Centre::default(),
             holt: Centre::default(),
             bias: 0.0,
+            n: self.samples,
         };
         if has(Detector::Rarity) {
             frame.expected = self.rarity.expected();
@@ -384,20 +443,37 @@ impl Model {
         evidence[Detector::Isolation as usize] = isolated;
         let own = (1.0 - w) * young
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
-        let nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
-        Fused { nats, fused, plain, evidence }
+        let mut nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
+        nats = nats.max(self.beside(0.0, self.shift.offset.ledger(), z.slow[0]) - SLOW_PRICE);
+        nats = nats.max(self.beside(0.0, self.shift.slope.ledger(), z.slow[1]) - SLOW_PRICE);
+        Fused { nats: self.cautious(nats), fused, plain, evidence }
+    }
+
+    /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
+    fn youth(&self) -> f64 {
+        (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
+    }
+
+    /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
+    fn cautious(&self, nats: f64) -> f64 {
+        let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
+        if nats <= seen { nats } else { seen + (nats - seen) * (1.0 - CAUTION * self.youth()) }
     }
 
     /// The greater of the fused reading's nats and the plain distance's, two looks at one sample paid
     /// for. The plain channel joins as its ledger fills; a signal that mostly rests has no tail of
     /// distances to go by.
     fn beside_plain(&self, nats: f64, plain: f64) -> f64 {
-        let resting = (self.plain.least() / MOVING).min(1.0);
-        let w = self.plain.weight() * resting * resting;
+        self.beside(nats, &self.plain, plain)
+    }
+
+    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64) -> f64 {
+        let resting = (ledger.least() / MOVING).min(1.0);
+        let w = ledger.weight() * resting * resting;
         if w <= 0.0 {
             return nats;
         }
-        let own = self.believed(self.plain.nats(plain, PLAIN_PRIOR));
+        let own = self.believed(ledger.nats(evidence, PLAIN_PRIOR));
         let own = (1.0 - w) * nats + w * own;
         nats.max(own) - w * LOOKS
     }
@@ -418,6 +494,12 @@ impl Model {
             self.steps.last = x;
             self.base.mean = x;
         }
+        let slow = self.shift.judge(
+            x,
+            judged.season.unwrap_or(self.base.mean),
+            self.base.sd().max(self.steps.floor()),
+            n,
+        );
         let dt = if n == 0 { 0 } else { at.since(self.last_at) };
         if n > 0 {
             self.interval.learn(dt);
@@ -458,9 +540,12 @@ impl Model {
         self.base.learn(x, BASE_GAIN.max(young(n)) * share.max(0.125), clip);
         self.steps.learn(x, share);
         if n >= params.min_samples {
-            self.ledger.learn(at, judged.fused);
-            self.plain.learn(at, judged.plain);
+            let bar = readout::allowed(Span::days(30).0, self.interval.ms());
+            self.ledger.learn(at, judged.fused, bar);
+            self.plain.learn(at, judged.plain, bar);
+            self.shift.enter(at, judged.slow, bar);
         }
+        self.shift.learn(n, slow, share);
         self.last_at = at;
         self.samples = n.saturating_add(1);
     }
@@ -507,6 +592,7 @@ impl Model {
         self.base.mean = x;
         self.ewma.accept(x);
         self.holt.accept(x - season);
+        self.shift.accept();
     }
 
     /// The band that the next sample at `at` would be judged by; call before [`Model::observe`].
@@ -635,6 +721,22 @@ mod tests {
         }
         let last = last.expect("scored");
         assert!(last.score < 1.0 && (last.expected - 90.0).abs() < 4.0, "{last:?}");
+    }
+
+    #[test]
+    fn a_glance_caps_the_score_and_teaches_nothing() {
+        let (params, read) = (ModelParams::default(), ReadOut::default());
+        let mut model = warmed(&params, 500, 15_000);
+        let before = model.clone();
+        let at = Millis(500 * 15_000);
+        let glance = model.glance(&params, &read, at, 90.0).expect("a score");
+        assert!(model == before && glance.score < 1.0, "{glance:?}");
+        let verdict = model.observe(&params, &read, at, 90.0).expect("a score");
+        assert_eq!(glance.score, readout::suppressed(verdict.score));
+        assert!(verdict.score >= 1.0 && verdict.expected == glance.expected);
+        assert_eq!(model.glance(&params, &read, at, 50.0), None, "not after the last sample");
+        assert_eq!(warmed(&params, 58, 15_000).glance(&params, &read, at, 50.0), None, "warming up");
+        assert_eq!(before.glance(&params, &read, at, f64::NAN), None);
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, O
         }
     };
     match output.value {
-        OutputValue::Scored { value, score, expected, band, evidence } => {
+        OutputValue::Scored { value, score, expected, band, evidence, .. } => {
             if emit.score {
                 finite(own::SCORE, None, score);
             }
@@ -68,6 +68,15 @@ fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, O
                         finite(own::DETECTOR_SCORE, Some(detector), f64::from(evidence));
                     }
                 }
+            }
+        }
+        // There is no value, so nothing was expected of it and no detector spoke.
+        OutputValue::Silent { score, .. } => {
+            if emit.score {
+                finite(own::SCORE, None, score);
+            }
+            if emit.flag && !vm {
+                finite(own::FLAG, None, f64::from(u8::from(score >= 1.0)));
             }
         }
         // Whether a side of the band was ever written is not known here: a marker on a series that
@@ -204,6 +213,7 @@ pub(super) mod tests {
             params: ModelParams { detectors: DetectorSet(0b0011), ..ModelParams::default() },
             read: ReadOut::default(),
             silence: None,
+            ignore: Default::default(),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit,
@@ -224,13 +234,8 @@ pub(super) mod tests {
     }
 
     fn scored(band: Option<Band>) -> OutputValue {
-        OutputValue::Scored {
-            value: 7.0,
-            score: 1.5,
-            expected: 3.0,
-            band,
-            evidence: [1.0, 2.0, 3.0, 4.0, 0.0],
-        }
+        let evidence = [1.0, 2.0, 3.0, 4.0, 0.0];
+        OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, interval: 15e3, band, evidence }
     }
 
     fn written(output: &Output, names: OutputNames) -> Vec<(String, f64)> {

@@ -20,6 +20,7 @@ fn batch(partition: u16, sequence: u64, samples: &[(&str, i64)]) -> Arc<OutputBa
             value: 0.0,
             score: *at as f64,
             expected: 0.0,
+            interval: 15e3,
             band: None,
             evidence: [0.0; 5],
         },

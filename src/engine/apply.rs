@@ -3,14 +3,17 @@
 use super::context::Context;
 use super::identify::{Head, Identifier, Prepared};
 use super::output::{Output, OutputValue};
+use super::pulse::Due;
 use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
-use crate::detect::{Detector, Model, Verdict};
-use crate::registry::partition::NONE;
+use crate::detect::isolation::Forest;
+use crate::detect::{Band, Model, Verdict};
+use crate::registry::partition::{NEVER, NONE};
 use crate::registry::{Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
 use crate::time::{Millis, Span};
 use crate::wire::{self, Histogram, MetricKind};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// `emit_when: changed` lets a score out that moved by more than this,
@@ -35,6 +38,8 @@ pub struct Work<'a> {
     pub context: &'a Context,
     /// The body, identified.
     pub body: &'a Prepared,
+    /// What falls due on the way through the body, in the order of time.
+    pub dues: &'a [Due],
     /// The body's bytes.
     pub bytes: &'a [u8],
     /// Where labels are shared.
@@ -57,34 +62,68 @@ enum Payload<'a> {
 impl Work<'_> {
     /// Applies the body's share to its partition.
     pub fn apply(&self, partition: &mut Partition, number: usize, effects: &mut Effects) {
-        for head in self.body.of(number) {
-            self.series(partition, head, effects);
+        if self.dues.is_empty() {
+            for head in self.body.of(number) {
+                self.series(partition, head, &mut 0, NEVER, effects);
+            }
+            return;
         }
+        let mut heads: Vec<(&Head, usize)> = self.body.of(number).map(|head| (head, 0)).collect();
+        let mut waiting = HashSet::new();
+        let mut until = |partition: &mut Partition, before: Millis, effects: &mut Effects| {
+            waiting.clear();
+            for (head, done) in &mut heads {
+                // A series may stand in a body more than once: its samples keep their order.
+                if waiting.contains(&head.id) {
+                    continue;
+                }
+                self.series(partition, head, done, before, effects);
+                let series = &self.body.batch.series[head.at as usize];
+                if *done < self.body.batch.floats(series).len() + self.body.batch.native(series).len() {
+                    waiting.insert(head.id);
+                }
+            }
+        };
+        for due in self.dues {
+            until(partition, due.at, effects);
+            self.decide(partition, due, effects);
+        }
+        until(partition, NEVER, effects);
     }
 
-    fn series(&self, partition: &mut Partition, head: &Head, effects: &mut Effects) {
+    /// Applies the samples of a series from number `done` on, in their order, until one that is not
+    /// before `before` ([`NEVER`]: all of them).
+    fn series(
+        &self,
+        partition: &mut Partition,
+        head: &Head,
+        done: &mut usize,
+        before: Millis,
+        effects: &mut Effects,
+    ) {
         let series = &self.body.batch.series[head.at as usize];
-        let floats = self.body.batch.floats(series);
-        let histograms = self.body.batch.native(series);
-        let count = (floats.len() + histograms.len()) as u64;
+        let floats = self.body.batch.floats(series).iter();
+        let floats = floats.map(|sample| (Millis(sample.timestamp), Payload::Float(sample.value)));
+        let histograms = self.body.batch.native(series).iter();
+        let histograms = histograms.map(|(at, histogram)| (Millis(*at), Payload::Histogram(histogram)));
+        let all = floats.chain(histograms).skip(*done);
+        let mut now = all.take_while(|(at, _)| before == NEVER || *at < before).peekable();
+        if now.peek().is_none() {
+            return;
+        }
         if !self.context.follows(head.group, head.replica) {
-            return effects.tally.add(Reason::Replica, count);
+            let count = now.count();
+            *done += count;
+            return effects.tally.add(Reason::Replica, count as u64);
         }
         let Some(slot) = self.slot(partition, head, series.kind, effects) else {
-            return effects.tally.add(Reason::OverLimit, count);
+            let count = now.count();
+            *done += count;
+            return effects.tally.add(Reason::OverLimit, count as u64);
         };
-        for sample in floats {
-            self.sample(
-                partition,
-                slot,
-                Millis(sample.timestamp),
-                Payload::Float(sample.value),
-                series.kind,
-                effects,
-            );
-        }
-        for (at, histogram) in histograms {
-            self.sample(partition, slot, Millis(*at), Payload::Histogram(histogram), series.kind, effects);
+        for (at, payload) in now {
+            *done += 1;
+            self.sample(partition, slot, at, payload, series.kind, effects);
         }
     }
 
@@ -124,11 +163,12 @@ impl Work<'_> {
                     floats: false,
                     histograms: false,
                     first: NONE,
+                    watch: NONE,
                 })
             }
         };
-        let Head { id, partition, group, replica, .. } = *head;
-        effects.aliases.push((head.alias, Known::Series { id, partition, slot, group, replica }));
+        let Head { id, partition, group, replica, up, .. } = *head;
+        effects.aliases.push((head.alias, Known::Series { id, partition, slot, group, replica, up }));
         Some(slot)
     }
 
@@ -164,11 +204,15 @@ impl Work<'_> {
             return effects.tally.add(Reason::Unmatched, 1);
         };
         let rule = &self.context.rules.rules[usize::from(rule)];
+        let watched = partition.series.get(slot).is_some_and(|series| series.watch != NONE);
         if stale {
-            self.stale(partition, slot, at, rule, effects);
+            let withheld = watched && self.ended(partition, slot, at);
+            self.stale(partition, slot, at, rule, withheld, effects);
             return effects.tally.add(Reason::StaleMarker, 1);
         }
-        self.signals(partition, slot, at, payload, rule, effects);
+        let watched = watched || rule.silence.is_some();
+        let withheld = watched && self.heard(partition, slot, at, rule);
+        self.signals(partition, slot, at, payload, rule, withheld, effects);
     }
 
     /// Brings the series' rule and signals up to date with the generation and its type.
@@ -255,6 +299,7 @@ impl Work<'_> {
         slot: u32,
         at: Millis,
         rule: &Arc<Rule>,
+        withheld: bool,
         effects: &mut Effects,
     ) {
         let Some(series) = partition.series.get_mut(slot) else { return };
@@ -266,7 +311,7 @@ impl Work<'_> {
             next = signal.next;
             signal.previous = Previous::Nothing;
             let emit = signal.emitted.take().is_some();
-            if std::mem::take(&mut signal.scored) && (emit || self.want_all) {
+            if std::mem::take(&mut signal.scored) && !withheld && (emit || self.want_all) {
                 effects.outputs.push(Output {
                     labels: labels.clone(),
                     rule: rule.clone(),
@@ -279,6 +324,7 @@ impl Work<'_> {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // a sample, where it belongs, and what is said of it
     fn signals(
         &self,
         partition: &mut Partition,
@@ -286,10 +332,12 @@ impl Work<'_> {
         at: Millis,
         payload: Payload<'_>,
         rule: &Arc<Rule>,
+        withheld: bool,
         effects: &mut Effects,
     ) {
         let Some(series) = partition.series.get_mut(slot) else { return };
         series.stale = false;
+        let ignored = rule.ignore.open_until(at, |name| series.labels.get(name)).is_some();
         let mut next = series.first;
         let mut reason = Reason::NoSignal;
         while let Some(signal) = partition.signals.get_mut(next) {
@@ -300,34 +348,36 @@ impl Work<'_> {
                 Payload::Histogram(_) if !reads_histograms(signal.transform) => continue,
                 Payload::Histogram(now) => read_histogram(signal.transform, &mut signal.previous, at, now),
             };
-            let mut step = Reason::Warming;
+            let mut step = if ignored { Reason::Ignored } else { Reason::Warming };
             if let Reading::Value(value) = reading {
-                if rule.lends() && value.is_finite() {
-                    self.cohort(&mut partition.open, series, rule, signal, at);
-                }
-                let (params, read) = (&rule.params, &rule.read);
-                let (forest, isolated) = match params.detectors.has(Detector::Isolation) {
-                    true => self.isolation(&mut partition.open, series, rule, signal, at, value),
-                    false => (None, 0.0),
+                // What teaches nothing tells nothing.
+                let beside = match ignored || !rule.shares() {
+                    true => (None, 0.0),
+                    false => self.share(&mut partition.open, series, rule, signal, at, value),
                 };
-                let band = rule.emit.bands.then(|| signal.model.band_beside(params, read, at, forest));
-                let band = band.flatten();
-                match signal.model.observe_beside(params, read, at, value, isolated) {
+                let (band, verdict) = judge(rule, &mut signal.model, at, value, ignored, beside);
+                match verdict {
                     Some(verdict) => {
-                        step = Reason::Scored;
+                        if !ignored {
+                            step = Reason::Scored;
+                        }
+                        if withheld {
+                            // A word on this series' silence before it may still be on its way.
+                            reason = Reason::Withheld;
+                            continue;
+                        }
                         signal.scored = true;
                         signal.last = (verdict.score, value);
                         let emit = let_out(rule, &mut signal.emitted, verdict.score, at);
                         let flagged = verdict.score >= 1.0;
                         effects.tally.flagged += u64::from(flagged);
                         if emit || flagged || self.want_all {
-                            let Verdict { score, expected, evidence } = verdict;
                             effects.outputs.push(Output {
                                 labels: series.labels.clone(),
                                 rule: rule.clone(),
                                 transform: signal.transform,
                                 at,
-                                value: OutputValue::Scored { value, score, expected, band, evidence },
+                                value: OutputValue::scored(signal.transform, value, verdict, band),
                                 emit,
                             });
                         }
@@ -337,7 +387,7 @@ impl Work<'_> {
                 }
             }
             // A sample counts once, by the best that became of it among its signals.
-            if reason == Reason::NoSignal || step == Reason::Scored {
+            if reason == Reason::NoSignal || step == Reason::Scored && reason != Reason::Withheld {
                 reason = step;
             }
         }
@@ -345,7 +395,25 @@ impl Work<'_> {
     }
 }
 
-fn select(rules: &RuleSet, labels: &crate::labels::Labels) -> Option<u16> {
+/// Judges a value and, outside maintenance windows, learns it. In a window no value would flag, so
+/// the band has no sides.
+fn judge(
+    rule: &Rule,
+    model: &mut Model,
+    at: Millis,
+    value: f64,
+    ignored: bool,
+    (forest, isolated): (Option<&Forest>, f32),
+) -> (Option<Band>, Option<Verdict>) {
+    if ignored {
+        let band = Band { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
+        return (rule.emit.bands.then_some(band), model.glance(&rule.params, &rule.read, at, value));
+    }
+    let band = rule.emit.bands.then(|| model.band_beside(&rule.params, &rule.read, at, forest)).flatten();
+    (band, model.observe_beside(&rule.params, &rule.read, at, value, isolated))
+}
+
+pub(super) fn select(rules: &RuleSet, labels: &crate::labels::Labels) -> Option<u16> {
     rules.select(|name| labels.get(name)).and_then(|rule| u16::try_from(rule).ok())
 }
 
@@ -372,7 +440,7 @@ fn transforms(rule: &Rule, series: &Series) -> Vec<As> {
 }
 
 /// Whether `emit` and `emit_when` let a score out; remembers what was.
-fn let_out(rule: &Rule, emitted: &mut Option<(f32, Millis)>, score: f64, at: Millis) -> bool {
+pub(super) fn let_out(rule: &Rule, emitted: &mut Option<(f32, Millis)>, score: f64, at: Millis) -> bool {
     let set = rule.emit;
     if !(set.score || set.flag || set.bands || set.detectors) {
         return false;

@@ -8,9 +8,9 @@
 use super::Shared;
 use super::apply::Work;
 use super::context::Context;
-use crate::detect::Model;
 use crate::detect::cohort::SHOWN;
 use crate::detect::isolation::Forest;
+use crate::detect::{Detector, Model};
 use crate::labels::Labels;
 use crate::registry::summary::{EPOCH, Open, Summary, epoch};
 use crate::registry::{Frozen, PARTITIONS, Series, Signal};
@@ -160,16 +160,28 @@ fn hash_of(series: &Series, at: i64, of: u64) -> u64 {
 }
 
 impl Work<'_> {
-    /// A signal of a rule with cohorts is about to take a value at `at`: it tells the epoch that ended
-    /// with its last sample, or starts from what its cohort lends.
-    pub(super) fn cohort(
+    /// A signal is about to take and learn a value at `at`: what it tells others and what they tell it.
+    pub(super) fn share(
         &self,
         open: &mut Open,
         series: &Series,
         rule: &Rule,
         signal: &mut Signal,
         at: Millis,
-    ) {
+        value: f64,
+    ) -> (Option<&Forest>, f32) {
+        if rule.lends() && value.is_finite() {
+            self.cohort(open, series, rule, signal, at);
+        }
+        match rule.params.detectors.has(Detector::Isolation) {
+            true => self.isolation(open, series, rule, signal, at, value),
+            false => (None, 0.0),
+        }
+    }
+
+    /// A signal of a rule with cohorts is about to take a value at `at`: it tells the epoch that ended
+    /// with its last sample, or starts from what its cohort lends.
+    fn cohort(&self, open: &mut Open, series: &Series, rule: &Rule, signal: &mut Signal, at: Millis) {
         if signal.model.samples() == SHOWN {
             if let Some(model) = self.borrowed(series, rule, signal, at) {
                 signal.model = model;
@@ -194,7 +206,7 @@ impl Work<'_> {
 
     /// A signal of a rule with isolation is about to take a value at `at`: its point is told, and the
     /// forest asked for its nats.
-    pub(super) fn isolation(
+    fn isolation(
         &self,
         open: &mut Open,
         series: &Series,

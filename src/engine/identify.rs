@@ -2,7 +2,8 @@
 
 use super::Reason;
 use super::own;
-use crate::labels::{Interner, LabelError, Labels, SeriesId, canonicalise, series_id, value_of};
+use super::pulse::{Beat, Heartbeat, target};
+use crate::labels::{Interner, LabelError, Labels, NAME, SeriesId, canonicalise, series_id, value_of};
 use crate::registry::{AliasCache, Known, PARTITIONS, PartitionId, partition_of};
 use crate::rules::{Identity, RuleSet};
 use crate::time::Millis;
@@ -29,6 +30,8 @@ pub struct Head {
     pub replica: u16,
     /// Its partition.
     pub partition: PartitionId,
+    /// Whether it is an `up`.
+    pub up: bool,
 }
 
 /// A body, decoded and identified, ready to be given its place in the order.
@@ -50,6 +53,10 @@ pub struct Prepared {
     pub families: Vec<(String, MetricKind)>,
     /// Newest sample of each source group.
     pub newest: Vec<(u16, Millis)>,
+    /// What it says of time, where a rule asks for silence.
+    pub heartbeat: Heartbeat,
+    /// Whether a rule does.
+    pub hears: bool,
     /// Samples of series no rule took, and of our own outputs.
     pub dropped: [u64; Reason::COUNT],
     /// Malformed series: why and how many.
@@ -131,6 +138,7 @@ impl Identifier {
     ) -> Result<(), WireError> {
         work.clear();
         work.generation = generation;
+        work.hears = rules.silence_keep().is_some();
         let mut batch = std::mem::take(&mut work.batch);
         let decoded = wire::decode(version, body, &wire::DecodeLimits::default(), &mut batch);
         if decoded.is_ok() {
@@ -163,7 +171,11 @@ impl Identifier {
             return malformed(work, defect.to_string());
         }
         let known = match self.aliases.get(series.alias) {
-            Some(Known::Unmatched(generation)) if generation != work.generation => None,
+            Some(Known::Unmatched(generation) | Known::Up { generation, .. })
+                if generation != work.generation =>
+            {
+                None
+            }
             known => known,
         };
         let known = known.unwrap_or_else(|| {
@@ -182,14 +194,22 @@ impl Identifier {
             Known::Malformed(error) => malformed(work, error.to_string()),
             Known::Own => work.dropped[Reason::OwnOutput as usize] += floats + histograms,
             Known::Unmatched(_) => work.dropped[Reason::Unmatched as usize] += floats + histograms,
-            Known::Series { id, partition, slot, group, replica } => {
+            Known::Up { group, replica, .. } => {
+                work.dropped[Reason::Unmatched as usize] += floats + histograms;
+                beat(work, batch, at, body, rules, (group, replica), true);
+            }
+            Known::Series { id, partition, slot, group, replica, up } => {
+                if work.hears {
+                    beat(work, batch, at, body, rules, (group, replica), up);
+                }
                 let floats = batch.floats(series).iter().map(|sample| sample.timestamp);
                 let histograms = batch.native(series).iter().map(|(at, _)| *at);
                 if let Some(newest) = floats.chain(histograms).max() {
                     work.saw(group, Millis(newest));
                 }
                 let at = at as u32;
-                work.heads.push(Head { id, alias: series.alias, at, slot, fresh, group, replica, partition });
+                let alias = series.alias;
+                work.heads.push(Head { id, alias, at, slot, fresh, group, replica, partition, up });
             }
         }
     }
@@ -211,15 +231,21 @@ impl Identifier {
         if own::is_own(&labels) {
             return (Known::Own, None);
         }
+        let up = value_of(&labels, NAME) == Some("up");
         if rules.select(|name| value_of(&labels, name)).is_none() {
-            self.note_unmatched(value_of(&labels, crate::labels::NAME).unwrap_or_default());
+            self.note_unmatched(value_of(&labels, NAME).unwrap_or_default());
+            if up && rules.silence_keep().is_some() {
+                let (group, replica) = self.source(&labels, &rules.identity);
+                return (Known::Up { generation, group, replica }, None);
+            }
             return (Known::Unmatched(generation), None);
         }
         let (group, replica) = self.source(&labels, &rules.identity);
         labels.retain(|(name, _)| *name != rules.identity.replica_label);
         let id = series_id(&labels);
         let partition = partition(id, &labels, &rules.identity);
-        (Known::Series { id, partition, slot: u32::MAX, group, replica }, Some(self.interner.intern(&labels)))
+        let known = Known::Series { id, partition, slot: u32::MAX, group, replica, up };
+        (known, Some(self.interner.intern(&labels)))
     }
 
     /// The shared labels of a series whose alias outlived it.
@@ -251,6 +277,34 @@ impl Identifier {
     }
 }
 
+/// Notes the times of a series' samples, and of an `up` what they say of its target.
+fn beat(
+    work: &mut Prepared,
+    batch: &Batch,
+    at: usize,
+    body: &[u8],
+    rules: &RuleSet,
+    (group, replica): (u16, u16),
+    up: bool,
+) {
+    let series = &batch.series[at];
+    let floats = batch.floats(series);
+    for at in
+        floats.iter().map(|sample| sample.timestamp).chain(batch.native(series).iter().map(|(at, _)| *at))
+    {
+        work.heartbeat.saw(group, Millis(at));
+    }
+    let mut labels = Vec::new();
+    if !up || read(batch, at, body, rules, &mut labels).is_err() {
+        return;
+    }
+    let Some(target) = target(&labels) else { return };
+    work.heartbeat.beats.extend(floats.iter().map(|sample| {
+        let (at, stale) = (Millis(sample.timestamp), wire::is_stale(sample.value));
+        Beat { group, replica, target, at, stale }
+    }));
+}
+
 fn read<'b>(
     batch: &Batch,
     at: usize,
@@ -277,6 +331,7 @@ impl Prepared {
         self.fresh.clear();
         self.families.clear();
         self.newest.clear();
+        self.heartbeat.clear();
         self.dropped = [0; Reason::COUNT];
         self.defects.clear();
         self.malformed = [0; 3];

@@ -4,6 +4,7 @@ use super::apply::{Effects, Work};
 use super::context::Context;
 use super::epochs::Closing;
 use super::identify::Prepared;
+use super::pulse::Due;
 use super::{OutputBatch, Shared, Tally};
 use crate::registry::{PARTITIONS, Partition, partition::Series};
 use crate::time::{Millis, Span};
@@ -26,6 +27,7 @@ pub(super) struct Step {
     work: Prepared,
     bytes: Bytes,
     latest: Millis,
+    dues: Vec<Due>,
 }
 
 impl Step {
@@ -35,8 +37,9 @@ impl Step {
         work: Prepared,
         bytes: Bytes,
         latest: Millis,
+        dues: Vec<Due>,
     ) -> Step {
-        Step { sequence, context, work, bytes, latest }
+        Step { sequence, context, work, bytes, latest, dues }
     }
 }
 
@@ -158,7 +161,7 @@ impl Shipped {
         let mut tally = Tally::default();
         let all = AssertUnwindSafe(|| {
             for number in (lane..PARTITIONS).step_by(lanes) {
-                if self.step.work.of(number).next().is_some() {
+                if !self.step.dues.is_empty() || self.step.work.of(number).next().is_some() {
                     self.partition(shared, number, &mut tally);
                 }
             }
@@ -172,11 +175,15 @@ impl Shipped {
 
     fn partition(&self, shared: &Shared, number: usize, tally: &mut Tally) {
         let Some(mut partition) = shared.partitions.get_mut(&(number as u8)) else { return };
+        if partition.watches.is_empty() && self.step.work.of(number).next().is_none() {
+            return;
+        }
         let mut effects = Effects::default();
         let context = &*self.step.context;
         let work = Work {
             context,
             body: &self.step.work,
+            dues: &self.step.dues,
             bytes: &self.step.bytes,
             identifier: &shared.identifier,
             latest: self.step.latest,

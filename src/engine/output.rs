@@ -1,7 +1,7 @@
 //! What the engine says: one [`Output`] for each scored sample and signal, in batches that carry
 //! the sequence of the record they come from.
 
-use crate::detect::{Band, Detector};
+use crate::detect::{Band, Detector, Verdict};
 use crate::labels::Labels;
 use crate::rules::{As, OutputNames, Rule};
 use crate::time::Millis;
@@ -18,13 +18,39 @@ pub enum OutputValue {
         score: f64,
         /// What was expected.
         expected: f64,
+        /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+        /// 0 where direction or least change cap the score below 1 under every budget.
+        interval: f32,
         /// The band; `None` where the rule does not emit bands.
         band: Option<Band>,
         /// Evidence of each detector, by number.
         evidence: [f32; Detector::ALL.len()],
     },
+    /// The series has been silent for longer than its rule allows.
+    Silent {
+        /// At least 1.
+        score: f64,
+        /// Its last sample's time.
+        since: Millis,
+        /// The signal's value then.
+        value: f64,
+    },
     /// The source went stale: every output series of this signal ends with a stale marker.
     Stale,
+}
+
+impl OutputValue {
+    /// What a verdict says of a signal's value. The rate of a counter and its kin are never negative,
+    /// so nothing below 0 is shown as expected or as an edge of the band: no value lies there, and where
+    /// the whole band does, none would score below 1 and the band is empty, at what is expected. A side
+    /// without a bound stays one.
+    pub fn scored(transform: As, value: f64, verdict: Verdict, band: Option<Band>) -> OutputValue {
+        let Verdict { score, expected, interval, evidence } = verdict;
+        let counts = matches!(transform, As::Rate | As::Delta | As::CountRate);
+        let shown = |x: f64| if counts && x.is_finite() && x < 0.0 { 0.0 } else { x };
+        let band = band.map(|band| Band { lower: shown(band.lower), upper: shown(band.upper) });
+        OutputValue::Scored { value, score, expected: shown(expected), interval, band, evidence }
+    }
 }
 
 /// One output: which signal, when, what.
@@ -47,7 +73,8 @@ pub struct Output {
 impl Output {
     /// Whether the flag is 1: exactly where the score is at least 1.
     pub fn flagged(&self) -> bool {
-        matches!(self.value, OutputValue::Scored { score, .. } if score >= 1.0)
+        use OutputValue::{Scored, Silent};
+        matches!(self.value, Scored { score, .. } | Silent { score, .. } if score >= 1.0)
     }
 }
 
@@ -71,5 +98,34 @@ pub trait OutputSink: Send + Sync {
     /// Whether it wants every output, also those that are neither written out nor flagged.
     fn wants_all(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(transform: As, expected: f64, lower: f64, upper: f64) -> (f64, f64, f64) {
+        let verdict = Verdict { score: 0.5, expected, interval: 15_000.0, evidence: Default::default() };
+        match OutputValue::scored(transform, 1.0, verdict, Some(Band { lower, upper })) {
+            OutputValue::Scored { expected, band: Some(band), score: 0.5, value: 1.0, .. } => {
+                (expected, band.lower, band.upper)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_rate_is_expected_below_zero() {
+        let (low, high) = (f64::NEG_INFINITY, f64::INFINITY);
+        for transform in [As::Rate, As::Delta, As::CountRate] {
+            assert_eq!(shown(transform, 1.0, -2.0, 3.0), (1.0, 0.0, 3.0));
+            assert_eq!(shown(transform, -0.25, -2.0, 3.0), (0.0, 0.0, 3.0));
+            assert_eq!(shown(transform, -2.0, -3.0, -1.0), (0.0, 0.0, 0.0));
+            assert_eq!(shown(transform, 1.0, low, high), (1.0, low, high), "no bound stays none");
+        }
+        for transform in [As::Value, As::Mean, As::Quantile(0.5)] {
+            assert_eq!(shown(transform, -2.0, -3.0, -1.0), (-2.0, -3.0, -1.0));
+        }
     }
 }

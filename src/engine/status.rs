@@ -28,6 +28,11 @@ pub enum Standing {
         /// The last value of the signal.
         value: f64,
     },
+    /// Silent for longer than its rule allows, and told so.
+    Silent {
+        /// Its last sample's time.
+        since: Millis,
+    },
     /// Ended with a stale marker.
     Stale,
 }
@@ -96,9 +101,11 @@ impl Engine {
                     if found.len() == limit {
                         return found;
                     }
-                    let standing = match rule {
-                        None => Standing::Unmatched,
-                        Some(rule) => standing(series, signal, rule.params.min_samples),
+                    let watch = partition.watches.get(series.watch);
+                    let standing = match (rule, watch) {
+                        (None, _) => Standing::Unmatched,
+                        (_, Some(watch)) if watch.told => Standing::Silent { since: watch.now.at },
+                        (Some(rule), _) => standing(series, signal, rule.params.min_samples),
                     };
                     found.push(SignalStatus {
                         labels: series.labels.clone(),
@@ -154,7 +161,7 @@ impl Engine {
         for entry in &self.shared.partitions {
             let partition: &Partition = &entry;
             index += partition.index_bytes();
-            identity += partition.series.bytes();
+            identity += partition.series.bytes() + partition.watches.bytes();
             models += partition.signals.bytes();
             shared += partition.open.values().map(|summary| summary.bytes()).sum::<usize>();
             for (_, series) in partition.series.iter() {

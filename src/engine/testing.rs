@@ -16,6 +16,7 @@ pub fn rule(name: &str, regex: &str, transforms: Vec<As>) -> Rule {
         params: ModelParams::default(),
         read: ReadOut::default(),
         silence: None,
+        ignore: Default::default(),
         identity_without: Vec::new(),
         cohort: Vec::new(),
         emit: EmitSet { score: true, flag: true, bands: false, detectors: false },

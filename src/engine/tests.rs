@@ -52,7 +52,7 @@ pub(super) fn digest(kept: &Kept) -> Vec<(String, i64, u64)> {
     for batch in kept.0.lock().iter() {
         for output in &batch.outputs {
             let bits = match output.value {
-                OutputValue::Scored { score, .. } => score.to_bits(),
+                OutputValue::Scored { score, .. } | OutputValue::Silent { score, .. } => score.to_bits(),
                 OutputValue::Stale => 0,
             };
             all.push((format!("{} {}", output.labels, output.transform), output.at.0, bits));
@@ -245,4 +245,73 @@ fn outputs_are_let_out_as_asked() {
     let out: Vec<i64> = all.iter().filter(|o| o.emit).map(|o| o.at.0).collect();
     assert!(all.len() > 100);
     assert!(out.windows(2).all(|pair| pair[1] - pair[0] == 240_000), "a constant is kept alive: {out:?}");
+}
+
+fn window(from: i64, to: i64) -> crate::rules::Windows {
+    let when = crate::rules::window::When::Once(Millis(from * 1000), Millis(to * 1000));
+    crate::rules::Windows::new(vec![Arc::new(crate::rules::Window {
+        when,
+        selectors: crate::rules::selector::parse("{pod=\"a\"}").expect("valid"),
+        comment: None,
+    })])
+}
+
+#[test]
+fn in_a_window_nothing_flags_and_nothing_is_learnt() {
+    let run = |windows: bool| {
+        let mut ignoring = rule("r", "m|c_total", vec![]);
+        ignoring.emit.bands = true;
+        if windows {
+            ignoring.ignore = window(1_500, 2_250);
+        }
+        let (engine, kept) = start(vec![ignoring], 1);
+        let mut handled = BTreeMap::new();
+        for t in 0..200 {
+            let at = t * 15;
+            // From 100 to 149 all goes wrong.
+            let add = if (100..150).contains(&t) { 40.0 } else { 0.0 };
+            let rows = [
+                ("m", "a", at, noise(0, t) + add),
+                ("m", "b", at, noise(1, t) + add),
+                ("c_total", "a", at, 1_500.0 * t as f64 + noise(2, t)),
+            ];
+            for (reason, count) in engine.apply(body(Version::V2, &rows)).expect("a good body").handled {
+                *handled.entry(reason).or_insert(0u64) += count;
+            }
+        }
+        let outputs: Vec<Output> = kept.0.lock().iter().flat_map(|b| b.outputs.clone()).collect();
+        (outputs, handled)
+    };
+    let (with, handled) = run(true);
+    let (without, _) = run(false);
+    assert_eq!(handled.get("ignored"), Some(&100), "fifty samples of two series: {handled:?}");
+    let of = |all: &[Output], pod: &str| -> Vec<(i64, bool, f64)> {
+        let ours = all.iter().filter(|o| o.labels.get("pod") == Some(pod) && o.labels.name() == "m");
+        ours.map(|o| match o.value {
+            OutputValue::Scored { score, .. } => (o.at.0 / 15_000, o.flagged(), score),
+            _ => (o.at.0 / 15_000, false, f64::NAN),
+        })
+        .collect()
+    };
+    assert_eq!(of(&with, "b"), of(&without, "b"), "the window does not concern b");
+    assert!(of(&without, "a").iter().any(|(t, flagged, _)| *flagged && (100..103).contains(t)));
+    let a = of(&with, "a");
+    assert_eq!(a.iter().filter(|(t, ..)| (100..150).contains(t)).count(), 50, "scored all the same");
+    assert!(a.iter().all(|(t, flagged, _)| !flagged || !(100..150).contains(t)), "{a:?}");
+    assert!(a.iter().any(|(t, _, score)| (100..150).contains(t) && *score > 0.9), "and the score is told");
+    // After it the old level is the normal one, as if the time between had been a gap.
+    assert!(a.iter().filter(|(t, ..)| *t >= 150).all(|(.., score)| *score < 1.0), "{a:?}");
+    let rate: Vec<f64> = with
+        .iter()
+        .filter(|o| o.labels.name() == "c_total" && o.at.0 == 150 * 15_000)
+        .map(|o| match o.value {
+            OutputValue::Scored { value, .. } => value,
+            _ => f64::NAN,
+        })
+        .collect();
+    assert!(rate.len() == 1 && (rate[0] - 100.0).abs() < 1.0, "the counter was read all along: {rate:?}");
+    let open = |o: &&Output| matches!(o.value, OutputValue::Scored { band: Some(band), .. } if band.lower.is_infinite() && band.upper.is_infinite());
+    let inside =
+        with.iter().filter(|o| o.labels.get("pod") == Some("a") && (100..150).contains(&(o.at.0 / 15_000)));
+    assert_eq!(inside.clone().filter(open).count(), inside.count(), "no value would flag");
 }

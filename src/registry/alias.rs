@@ -25,6 +25,17 @@ pub enum Known {
         group: u16,
         /// Its HA pair (0: not one of a pair).
         replica: u16,
+        /// Whether it is an `up`, which tells of its target.
+        up: bool,
+    },
+    /// An `up` that no rule of a generation takes, where a rule of it asks for silence.
+    Up {
+        /// The generation.
+        generation: u32,
+        /// Its source group.
+        group: u16,
+        /// Its HA pair.
+        replica: u16,
     },
     /// No rule of this generation takes it.
     Unmatched(u32),

@@ -36,6 +36,41 @@ pub struct Series {
     pub histograms: bool,
     /// The first of its signals, [`NONE`] if it has none.
     pub first: u32,
+    /// Its watch, [`NONE`] where its silence means nothing.
+    pub watch: u32,
+}
+
+/// Never due again, until the series is heard.
+pub const NEVER: Millis = Millis(i64::MAX);
+
+/// When a series was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Its last sample.
+    pub at: Millis,
+    /// Its stale marker after that; [`Millis::MIN`] for none.
+    pub ended: Millis,
+}
+
+/// A series whose silence is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// Its slot.
+    pub slot: u32,
+    /// Its target; `None` where its labels name none.
+    pub target: Option<u64>,
+    /// When it was last heard, as far as is decided.
+    pub now: Heard,
+    /// When it was heard after what is due and not yet decided.
+    pub then: Option<Heard>,
+    /// When it is due next, or [`NEVER`].
+    pub next: Millis,
+    /// When this silence was due first.
+    pub first: Millis,
+    /// Outputs before this time are withheld.
+    pub held: Millis,
+    /// Whether its silence is being told.
+    pub told: bool,
 }
 
 /// The last sample of a counter or histogram, from which the next one's increase is taken.
@@ -80,6 +115,8 @@ pub struct Partition {
     pub series: Slab<Series>,
     /// Signals by slot; each is in one series' list.
     pub signals: Slab<Signal>,
+    /// Watches by slot; each is of one series.
+    pub watches: Slab<Watch>,
     /// Where the sweep for forgotten series goes on.
     pub sweep_from: u32,
     /// What its series have told in the epochs not yet closed.
@@ -110,6 +147,7 @@ impl Partition {
     pub fn remove(&mut self, at: u32) {
         self.drop_signals(at);
         let Some(series) = self.series.remove(at) else { return };
+        self.watches.remove(series.watch);
         if let Ok(entry) = self.index.find_entry(series.id.0 as u64, |have| *have == at) {
             entry.remove();
         }
@@ -157,6 +195,7 @@ mod tests {
             floats: true,
             histograms: false,
             first: NONE,
+            watch: NONE,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The compiled rules: what the engine reads.
 
+use super::window::Windows;
 use crate::detect::{Detector, ModelParams, ReadOut};
 use crate::labels::Selector;
 use crate::time::Span;
@@ -73,7 +74,7 @@ pub enum OutputNames {
     VmAnomaly,
 }
 
-/// When a series that stops is an anomaly (scored by a later version; validated now).
+/// When a series that stops is an anomaly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Observed time without a sample.
@@ -95,6 +96,8 @@ pub struct Rule {
     pub read: ReadOut,
     /// Silence of a series.
     pub silence: Option<Silence>,
+    /// Maintenance windows: the file's and its own.
+    pub ignore: Windows,
     /// Labels that learning outlives: the finest cohort is all labels but these.
     pub identity_without: Vec<String>,
     /// Labels that name the cohort; `metric` is the metric's name.
@@ -194,6 +197,13 @@ impl RuleSet {
     /// Whether series of some rule make a model together.
     pub fn shares(&self) -> bool {
         self.rules.iter().any(|rule| rule.shares())
+    }
+
+    /// How long a scrape target that is gone must be remembered for the rules with `silence`, where
+    /// there is any: the longest `after`, and the time for which a silence is told.
+    pub fn silence_keep(&self) -> Option<Span> {
+        let longest = self.rules.iter().filter_map(|rule| rule.silence).map(|silence| silence.after).max();
+        longest.map(|after| Span(after.0.saturating_add(2 * Span::HOUR.0)))
     }
 
     /// The first rule that takes a series, by index. Classic `_bucket` series (name suffix

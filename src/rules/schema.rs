@@ -1,10 +1,12 @@
-//! From `rules.yaml` to a [`RuleSet`]: `rules`, `defaults`, `ha`, `limits`, `partition_by`,
+//! From `rules.yaml` to a [`RuleSet`]: `rules`, `defaults`, `ha`, `limits`, `partition_by`, `ignore`,
 //! `output_names` and `state.forget_after`. The other sections belong to the application.
 
+mod ignore;
 mod settings;
 
 use super::model::{Identity, Limits, OutputNames, Rule, RuleSet};
 use super::selector;
+use super::window::{Window, Windows};
 use super::yaml::{self, Map, Node, Note, Problems};
 use crate::time::Span;
 use settings::Settings;
@@ -12,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Names kept for later versions.
-const RESERVED: [&str; 6] = ["forecast", "narrate", "notify", "responses", "ignore", "ingest"];
+const RESERVED: [&str; 5] = ["forecast", "narrate", "notify", "responses", "ingest"];
 const LATER: &str = "reserved for a later version; remove it";
 /// Bytes of a rule's name.
 const NAME_BYTES: usize = 128;
@@ -52,12 +54,14 @@ pub fn read(root: &mut Map<'_>) -> Option<RuleSet> {
         .and_then(|mut state| state.take("forget_after"))
         .and_then(|node| node.duration(Span::MINUTE..=Span::days(365)))
         .unwrap_or(Span::hours(24));
-    let mut base = Settings::default();
+    let mut base = Settings::remembered_for(forget_after);
     if let Some(mut map) = root.take("defaults").and_then(|node| node.map()) {
+        map.refuse("ignore", "write it at the top level, where it holds for every rule");
         base.read(&mut map, output_names);
         map.finish();
     }
-    let rules = rules(root, &base, output_names)?;
+    let everywhere = ignore::windows(root);
+    let rules = rules(root, &base, output_names, &everywhere)?;
     Some(RuleSet { rules, identity, limits, forget_after, output_names })
 }
 
@@ -108,7 +112,12 @@ fn limits(node: Node<'_>) -> Limits {
     limits
 }
 
-fn rules(root: &mut Map<'_>, base: &Settings, names: OutputNames) -> Option<Vec<Arc<Rule>>> {
+fn rules(
+    root: &mut Map<'_>,
+    base: &Settings,
+    names: OutputNames,
+    everywhere: &[Arc<Window>],
+) -> Option<Vec<Arc<Rule>>> {
     const WHAT: &str = "say which series are scored, as in `rules: [{name: node, match: node_load1}]`";
     let node = root.require("rules", WHAT)?;
     let items = node.list()?;
@@ -118,14 +127,20 @@ fn rules(root: &mut Map<'_>, base: &Settings, names: OutputNames) -> Option<Vec<
     let mut taken = HashSet::new();
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
-        if let Some(rule) = rule(item, base, names, &mut taken) {
+        if let Some(rule) = rule(item, base, names, everywhere, &mut taken) {
             rules.push(Arc::new(rule));
         }
     }
     Some(rules)
 }
 
-fn rule(item: Node<'_>, base: &Settings, names: OutputNames, taken: &mut HashSet<String>) -> Option<Rule> {
+fn rule(
+    item: Node<'_>,
+    base: &Settings,
+    names: OutputNames,
+    everywhere: &[Arc<Window>],
+    taken: &mut HashSet<String>,
+) -> Option<Rule> {
     let mut map = item.map()?;
     let name = map.require("name", "give the rule a name, the value of the `rule` label").and_then(|node| {
         let name = node.string()?;
@@ -146,10 +161,12 @@ fn rule(item: Node<'_>, base: &Settings, names: OutputNames, taken: &mut HashSet
         let each: Vec<_> = items.iter().map(|item| item.parse(selector::parse)).collect();
         Some(each.into_iter().flatten().flatten().collect())
     });
+    let mut windows = everywhere.to_vec();
+    windows.extend(ignore::windows(&mut map));
     let mut settings = base.clone();
     settings.read(&mut map, names);
     map.finish();
-    Some(settings.into_rule(name?, selectors?))
+    Some(settings.into_rule(name?, selectors?, Windows::new(windows)))
 }
 
 /// A label's name as the classic exposition format allows it.

@@ -5,13 +5,21 @@ use super::SimulateError;
 use super::fleet::Fleet;
 use super::run::{frames, shards};
 use super::sender::Sender;
+use super::trouble::{Trouble, describe};
 use crate::wire::Version;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Clock ticks a second in `/proc/<pid>/stat`: fixed at 100 for user space on Linux.
 const TICKS: f64 = 100.0;
+/// Seconds of sending from which samples a second are a figure and not noise.
+const LEAST_SECONDS: f64 = 1.0;
+/// CPU seconds from which they are: 20 ticks, told to a twentieth.
+const LEAST_CPU: f64 = 0.2;
+/// Requests from which one in a hundred is one.
+const LEAST_REQUESTS: usize = 100;
 /// Frames kept encoded at a time, in bytes; a round that is larger is still sent whole.
 const FRAME_MEMORY: usize = 1 << 30;
 /// Longest page read from the server's `/metrics`.
@@ -66,13 +74,15 @@ pub struct BenchReport {
     pub retries: u64,
     /// Seconds of sending in the measured rounds.
     pub seconds: f64,
-    /// Samples accepted a second while sending.
-    pub samples_per_second: f64,
+    /// Samples accepted a second while sending; `None` under a second of sending.
+    pub samples_per_second: Option<f64>,
     /// Half of the requests took at most this long, milliseconds.
     pub request_p50_ms: f64,
-    /// 99 of 100 requests took at most this long, milliseconds.
-    pub request_p99_ms: f64,
-    /// The server's CPU time a sample in the measured rounds, microseconds.
+    /// 99 of 100 requests took at most this long, milliseconds; `None` with fewer requests than that.
+    pub request_p99_ms: Option<f64>,
+    /// The server's CPU time in the measured rounds, seconds.
+    pub server_cpu_seconds: Option<f64>,
+    /// The same a sample, microseconds; `None` where it was too little to be told exactly enough.
     pub server_cpu_us_per_sample: Option<f64>,
     /// The server's resident memory at the end, bytes.
     pub server_resident_bytes: Option<f64>,
@@ -80,6 +90,11 @@ pub struct BenchReport {
     pub server_resident_bytes_before: Option<f64>,
     /// Resident memory at the end over the number of series, all in.
     pub server_bytes_per_series: Option<f64>,
+    /// What resident memory grew by from before the first request to the end, over the number of
+    /// series; of use where the server knew none of them.
+    pub server_growth_bytes_per_series: Option<f64>,
+    /// What the run was too short to measure, and what to do; empty where it was long enough.
+    pub too_short: Vec<String>,
     /// Why there are no figures of the server.
     pub usage_error: Option<String>,
 }
@@ -141,13 +156,14 @@ struct Tally {
 /// One sender's frames of some rounds.
 type Load = Vec<(Bytes, u64)>;
 
-/// Runs the benchmark; `progress` is told the rounds done and in all.
+/// Runs the benchmark; `trouble` counts failed tries, `progress` is told the rounds done and in all.
 ///
 /// # Errors
 /// The address is not usable, a body cannot be encoded, or the receiver refuses requests.
 pub async fn bench(
     fleet: Arc<Fleet>,
     options: BenchOptions,
+    trouble: &Arc<Trouble>,
     progress: impl Fn(i64, i64),
 ) -> Result<BenchReport, SimulateError> {
     if options.rounds < 1 || options.warmup < 0 {
@@ -179,7 +195,7 @@ pub async fn bench(
             tally = Tally { failures: tally.failures, refusal: tally.refusal, ..Default::default() };
         }
         let started = Instant::now();
-        send(&senders, loads, &mut tally).await?;
+        send(&senders, loads, trouble, &mut tally).await?;
         if round >= options.warmup {
             seconds += started.elapsed().as_secs_f64();
         }
@@ -195,7 +211,9 @@ pub async fn bench(
         let at = ((tally.took.len() as f64 * q).ceil() as usize).clamp(1, tally.took.len().max(1)) - 1;
         tally.took.get(at).map_or(0.0, |took| took.as_secs_f64() * 1e3)
     };
-    let cpu = before.zip(after).map(|(b, a)| (a.cpu_seconds - b.cpu_seconds) * 1e6 / tally.samples as f64);
+    let cpu = before.zip(after).map(|(b, a)| a.cpu_seconds - b.cpu_seconds);
+    let series = fleet.series() as f64;
+    let (measured, too_short) = judge(tally.samples, tally.took.len(), seconds, cpu);
     Ok(BenchReport {
         protocol: if options.version == Version::V1 { "1.0" } else { "2.0" },
         series: fleet.series(),
@@ -204,15 +222,57 @@ pub async fn bench(
         failures: tally.failures,
         retries: tally.retries,
         seconds,
-        samples_per_second: tally.samples as f64 / seconds.max(1e-9),
+        samples_per_second: measured.samples_per_second,
         request_p50_ms: quantile(0.5),
-        request_p99_ms: quantile(0.99),
-        server_cpu_us_per_sample: cpu,
+        request_p99_ms: measured.tail.then(|| quantile(0.99)),
+        server_cpu_seconds: cpu,
+        server_cpu_us_per_sample: measured.cpu_us_per_sample,
         server_resident_bytes: after.map(|usage| usage.resident_bytes),
         server_resident_bytes_before: empty.map(|usage| usage.resident_bytes),
-        server_bytes_per_series: after.map(|usage| usage.resident_bytes / fleet.series() as f64),
+        server_bytes_per_series: after.map(|usage| usage.resident_bytes / series),
+        server_growth_bytes_per_series: empty
+            .zip(after)
+            .map(|(before, after)| (after.resident_bytes - before.resident_bytes) / series),
+        too_short,
         usage_error,
     })
+}
+
+/// The figures that a run is long enough for.
+#[derive(Debug, PartialEq)]
+struct Measured {
+    samples_per_second: Option<f64>,
+    tail: bool,
+    cpu_us_per_sample: Option<f64>,
+}
+
+/// Keeps the figures that mean something, and says why the others do not.
+fn judge(samples: u64, requests: usize, seconds: f64, cpu: Option<f64>) -> (Measured, Vec<String>) {
+    let mut short = Vec::new();
+    let mut enough = |enough: bool, what: String| {
+        if !enough {
+            short.push(format!("too short to measure {what}: give more --rounds or --series"));
+        }
+        enough
+    };
+    let long = seconds >= LEAST_SECONDS && samples > 0;
+    let long =
+        enough(long, format!("samples a second ({seconds:.2} s of sending; at least {LEAST_SECONDS} s)"));
+    let tail = requests >= LEAST_REQUESTS;
+    let tail = enough(tail, format!("the 99th percentile ({requests} requests; at least {LEAST_REQUESTS})"));
+    let cpu = cpu.filter(|cpu| {
+        let exact = *cpu >= LEAST_CPU && samples > 0;
+        enough(
+            exact,
+            format!("the server's CPU ({cpu:.2} s, counted in steps of 10 ms; at least {LEAST_CPU} s)"),
+        )
+    });
+    let measured = Measured {
+        samples_per_second: long.then(|| samples as f64 / seconds),
+        tail,
+        cpu_us_per_sample: cpu.map(|cpu| cpu * 1e6 / samples as f64),
+    };
+    (measured, short)
 }
 
 /// Encodes some rounds for every sender, each on a thread of its own.
@@ -244,13 +304,19 @@ async fn encode(
 }
 
 /// Sends every sender's load at once and adds up what became of it.
-async fn send(senders: &[Sender], loads: Vec<Load>, tally: &mut Tally) -> Result<(), SimulateError> {
+async fn send(
+    senders: &[Sender],
+    loads: Vec<Load>,
+    trouble: &Arc<Trouble>,
+    tally: &mut Tally,
+) -> Result<(), SimulateError> {
     let mut tasks = tokio::task::JoinSet::new();
     for (sender, load) in senders.iter().cloned().zip(loads) {
+        let trouble = trouble.clone();
         tasks.spawn(async move {
             let mut tally = Tally::default();
             for (frame, samples) in load {
-                let sent = sender.send(frame).await;
+                let sent = sender.send_until(frame, &AtomicBool::new(false), &trouble).await;
                 tally.retries += sent.retries;
                 if sent.accepted() {
                     tally.requests += 1;
@@ -258,7 +324,10 @@ async fn send(senders: &[Sender], loads: Vec<Load>, tally: &mut Tally) -> Result
                     tally.took.push(sent.took);
                 } else {
                     tally.failures += 1;
-                    tally.refusal.get_or_insert(format!("{} {}", sent.status, sent.message));
+                    tally.refusal.get_or_insert(describe(sent.status, &sent.message));
+                    if sent.given_up() {
+                        break;
+                    }
                 }
             }
             tally
@@ -279,6 +348,21 @@ async fn send(senders: &[Sender], loads: Vec<Load>, tally: &mut Tally) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_too_short_has_no_figures_but_says_why() {
+        let (measured, short) = judge(2_000_000, 1_000, 4.0, Some(2.0));
+        assert!(measured.tail && short.is_empty(), "{short:?}");
+        assert_eq!((measured.samples_per_second, measured.cpu_us_per_sample), (Some(500_000.0), Some(1.0)));
+        let none = Measured { samples_per_second: None, tail: false, cpu_us_per_sample: None };
+        for (samples, cpu) in [(2_000, Some(0.0)), (2_000, Some(0.19)), (0, Some(0.01))] {
+            let (measured, short) = judge(samples, 1, 0.01, cpu);
+            assert_eq!((&measured, short.len()), (&none, 3), "{short:?}");
+        }
+        // A server that cannot be asked is another matter.
+        assert_eq!(judge(2_000, 1, 0.01, None).1.len(), 2);
+        assert_eq!(judge(0, 0, 100.0, Some(5.0)).0, none);
+    }
 
     #[test]
     fn usage_is_read_from_proc_and_from_metrics() {

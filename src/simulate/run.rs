@@ -4,6 +4,7 @@ use super::SimulateError;
 use super::fleet::Fleet;
 use super::random::Stream;
 use super::sender::Sender;
+use super::trouble::{Trouble, describe};
 use crate::wire::{Version, frame};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub struct Counts {
     pub failures: AtomicU64,
     /// Steps every sender has sent.
     pub steps: AtomicU64,
+    /// Tries that failed, those of requests still being tried among them.
+    pub trouble: Trouble,
 }
 
 /// What a run did.
@@ -115,7 +118,8 @@ pub(super) fn frames(
     })
 }
 
-/// Sends the fleet until its steps are done or `stop` is set. `counts` can be read meanwhile.
+/// Sends the fleet until its steps are done or `stop` is set; also ends when a request is given up and
+/// none was ever accepted. `counts` can be read meanwhile.
 ///
 /// # Errors
 /// The receiver's address is not usable, or a body cannot be encoded. Refused requests are counted.
@@ -150,7 +154,7 @@ pub async fn run(
                     if options.rate > 0.0 {
                         wait_until(started, sent / (options.rate * share), &stop).await;
                     }
-                    let answer = sender.send(frame).await;
+                    let answer = sender.send_until(frame, &stop, &counts.trouble).await;
                     sent += samples as f64;
                     counts.retries.fetch_add(answer.retries, Ordering::Relaxed);
                     if answer.accepted() {
@@ -158,8 +162,11 @@ pub async fn run(
                         counts.requests.fetch_add(1, Ordering::Relaxed);
                     } else {
                         counts.failures.fetch_add(1, Ordering::Relaxed);
-                        let text = format!("{} {}", answer.status, answer.message);
-                        first_failure.lock().get_or_insert(text);
+                        first_failure.lock().get_or_insert(describe(answer.status, &answer.message));
+                        if answer.given_up() && counts.requests.load(Ordering::Relaxed) == 0 {
+                            // Nothing has ever got through: the next request would wait as long.
+                            return Ok(());
+                        }
                     }
                 }
                 if number + 1 == total {
@@ -202,6 +209,18 @@ async fn wait_until(started: Instant, seconds: f64, stop: &AtomicBool) {
 mod tests {
     use super::super::FleetOptions;
     use super::*;
+
+    #[tokio::test]
+    async fn a_run_to_nowhere_ends_and_says_so() {
+        let fleet = Fleet::new(FleetOptions { series: 10, ..Default::default() }).expect("valid");
+        let fast = RunOptions::fast("http://127.0.0.1:1/api/v1/write", Version::V2, 0, 1_000);
+        let options = RunOptions { patience: Duration::from_millis(100), batch: 2, ..fast };
+        let counts = Arc::new(Counts::default());
+        let report = run(Arc::new(fleet), options, counts.clone(), Arc::default()).await.expect("ends");
+        assert_eq!((report.samples, report.requests, report.failures), (0, 0, 1));
+        assert!(report.first_failure.is_some_and(|what| what.starts_with("no answer: ")));
+        assert_eq!(counts.trouble.tries(), report.retries + 1);
+    }
 
     #[test]
     fn every_series_has_exactly_one_sender() {

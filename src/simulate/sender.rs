@@ -1,6 +1,6 @@
 //! One connection to a remote-write receiver, which retries as Prometheus does.
 
-use super::SimulateError;
+use super::{SimulateError, Trouble};
 use crate::wire::Version;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -9,6 +9,7 @@ use hyper::{Method, Request, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// First and longest wait before a retry, as Prometheus has them.
@@ -17,8 +18,20 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(30), Duration::from
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `Retry-After` that is believed.
 const LONGEST_RETRY_AFTER: u64 = 60;
+/// How often it is looked whether a stop is asked for.
+const LOOK: Duration = Duration::from_millis(100);
 /// How much of an answer is read: its message.
 const ANSWER_LIMIT: usize = 64 << 10;
+
+/// A receiver's address.
+///
+/// # Errors
+/// It is not an http or https URL.
+pub fn address(url: &str) -> Result<Uri, String> {
+    let uri = url.parse::<Uri>().ok();
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+        .ok_or_else(|| "expected a URL such as http://host:port/path or https://host/path".to_string())
+}
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +51,11 @@ impl Sent {
     pub fn accepted(&self) -> bool {
         (200..300).contains(&self.status)
     }
+
+    /// Whether another try might have succeeded, but there was none any more.
+    pub fn given_up(&self) -> bool {
+        is_retried(self.status)
+    }
 }
 
 /// Sends bodies to one receiver, one at a time, so that the order of each series holds.
@@ -55,11 +73,7 @@ impl Sender {
     /// # Errors
     /// The address is not an http or https URL, or the system's certificates cannot be read.
     pub fn new(url: &str, version: Version, patience: Duration) -> Result<Sender, SimulateError> {
-        let wrong = |what: String| SimulateError::Url { url: url.to_string(), what };
-        let uri: Uri = url.parse().map_err(|error| wrong(format!("{error}")))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
-            return Err(wrong("expected http://host:port/path or https://".into()));
-        }
+        let uri = address(url).map_err(|what| SimulateError::Url { url: url.to_string(), what })?;
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
@@ -92,17 +106,37 @@ impl Sender {
 
     /// Sends one compressed body; 5xx, 429 and lost connections are retried.
     pub async fn send(&self, frame: Bytes) -> Sent {
+        self.send_until(frame, &AtomicBool::new(false), &Trouble::default()).await
+    }
+
+    /// The same; tells of every failed try, and tries no more once `stop` is set.
+    pub async fn send_until(&self, frame: Bytes, stop: &AtomicBool, trouble: &Trouble) -> Sent {
         let started = Instant::now();
         let mut wait = BACKOFF.0;
-        let mut retries = 0;
+        let (mut retries, mut last) = (0, (0, String::new()));
         loop {
-            let (status, message, after) = self.attempt(frame.clone(), retries).await;
-            let retry = status == 0 || status == 429 || status >= 500;
+            let answer = tokio::select! {
+                answer = self.attempt(frame.clone(), retries) => Some(answer),
+                // A first try is let finish: it may well succeed.
+                () = set(stop), if retries > 0 => None,
+            };
+            let after = answer.and_then(|(status, message, after)| {
+                if !(200..300).contains(&status) {
+                    trouble.failed(status, &message);
+                }
+                last = (status, message);
+                after
+            });
             let pause = after.unwrap_or(wait);
-            if !retry || started.elapsed() + pause > self.patience {
+            let late = started.elapsed() + pause > self.patience;
+            if !is_retried(last.0) || late || stop.load(Ordering::Relaxed) {
+                let (status, message) = last;
                 return Sent { status, retries, took: started.elapsed(), message };
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = set(stop) => {}
+            }
             wait = (wait * 2).min(BACKOFF.1);
             retries += 1;
         }
@@ -150,6 +184,17 @@ impl Sender {
             return Err(failed(status.to_string()));
         }
         Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+fn is_retried(status: u16) -> bool {
+    status == 0 || status == 429 || status >= 500
+}
+
+/// Waits until a stop is asked for.
+async fn set(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -202,6 +247,29 @@ mod tests {
         assert_eq!((sent.status, sent.retries, sent.accepted()), (204, 2, true));
         let sent = sender.send(Bytes::from_static(b"body")).await;
         assert_eq!((sent.status, sent.retries, sent.message.as_str()), (400, 0, "said"));
+    }
+
+    #[tokio::test]
+    async fn failed_tries_are_told_and_end_when_they_shall() {
+        let url = receiver(vec!["503 Busy", "204 No"]).await;
+        let sender = Sender::new(&url, Version::V2, Duration::from_secs(20)).expect("valid");
+        let (go, trouble) = (AtomicBool::new(false), Trouble::default());
+        assert!(sender.send_until(Bytes::from_static(b"body"), &go, &trouble).await.accepted());
+        assert_eq!((trouble.tries(), trouble.last().as_str()), (1, "503 said"));
+
+        // Nobody listens there: without the stop it would go on for an hour.
+        let sender =
+            Sender::new("http://127.0.0.1:1/", Version::V2, Duration::from_secs(3600)).expect("valid");
+        let (stop, trouble) = (AtomicBool::new(false), Trouble::default());
+        let (sent, ()) =
+            tokio::join!(sender.send_until(Bytes::from_static(b"body"), &stop, &trouble), async {
+                while trouble.tries() < 2 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+        assert!(sent.given_up() && !sent.accepted() && sent.status == 0 && trouble.tries() >= 2);
+        assert!(trouble.last().starts_with("no answer: "), "{}", trouble.last());
     }
 
     #[test]

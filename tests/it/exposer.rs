@@ -2,7 +2,7 @@
 //!
 //! Every scrape is one step: gauges and counters with noise of their own, deterministic in (seed,
 //! series, step). Two series can be told to fail: the gauge `app_shift` moves by twelve times its
-//! noise, the counter `app_stall_total` stops. Dropping the exposer makes the target vanish.
+//! noise, the counter `app_stall_total` stops. The gauge can be hidden, too. Dropping the exposer makes the target vanish.
 
 use crate::harness::http::{Reply, Server};
 use crate::harness::{gauss, now_ms};
@@ -35,6 +35,7 @@ struct State {
     stall: f64,
     shifted: bool,
     stalled: bool,
+    hidden: bool,
     log: Vec<Served>,
 }
 
@@ -70,7 +71,9 @@ impl State {
             self.stall += (100.0 + 5.0 * noise(1)).max(0.0);
         }
         let shift = 20.0 + SHIFT_NOISE * noise(2) + if self.shifted { 12.0 * SHIFT_NOISE } else { 0.0 };
-        writeln!(page, "# TYPE app_shift gauge\napp_shift {shift}{stamp}").expect("memory");
+        if !self.hidden {
+            writeln!(page, "# TYPE app_shift gauge\napp_shift {shift}{stamp}").expect("memory");
+        }
         writeln!(page, "# TYPE app_stall_total counter\napp_stall_total {}{stamp}", self.stall)
             .expect("memory");
         let (shifted, stalled, stall) = (self.shifted, self.stalled, self.stall);
@@ -90,6 +93,7 @@ impl Exposer {
             stall: 0.0,
             shifted: false,
             stalled: false,
+            hidden: false,
             log: Vec::new(),
         }));
         let shared = state.clone();
@@ -117,6 +121,11 @@ impl Exposer {
     /// From the next scrape on, `app_stall_total` stands still.
     pub fn stall(&self) {
         lock(&self.state).stalled = true;
+    }
+
+    /// From the next scrape on, `app_shift` is missing from the page.
+    pub fn hide(&self) {
+        lock(&self.state).hidden = true;
     }
 
     /// Everything served so far.

@@ -4,42 +4,19 @@
 //! which rule takes a series first.
 
 use crate::detect::Detector;
-use crate::labels::{MatchOp, Matcher, Selector, canonicalise, series_id};
+use crate::history::{Client, ClientError};
+use crate::labels::{Labels, MatchOp, Matcher, Selector, canonicalise, series_id};
 use crate::rules::{OutputNames, Rule, RuleSet};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::http::{Request, Uri, header};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
-use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-/// Bytes of one answer; about a million series.
-const MAX_ANSWER: usize = 512 << 20;
-const TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK_BACK: Duration = Duration::from_secs(600);
 
-/// What went wrong with Prometheus.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LiveError {
-    #[error("expected a URL such as http://localhost:9090, without user and password")]
-    Url,
-    #[error("no certificates to verify it with: {0}")]
-    Roots(std::io::Error),
-    #[error("cannot be reached: {0}")]
-    Send(String),
-    #[error("no answer within {} s", TIMEOUT.as_secs())]
-    Late,
-    #[error("the answer cannot be read: {0}")]
-    Answer(String),
-    #[error("answered {0}")]
-    Status(String),
-}
+/// Series of a rule that are shown.
+const EXAMPLES: usize = 3;
 
 /// What one rule matched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Count {
     /// Series it takes.
     pub series: u64,
@@ -47,6 +24,8 @@ pub(super) struct Count {
     pub earlier: u64,
     /// Output series it would write, at most.
     pub outputs: u64,
+    /// A few of the series it takes, by their text: of different metrics where there are such.
+    pub examples: Vec<String>,
 }
 
 /// What all rules matched, in their order.
@@ -59,93 +38,24 @@ pub(super) struct Matched {
 
 type Series = HashMap<String, String>;
 
-#[derive(Deserialize)]
-struct Answer {
-    status: String,
-    #[serde(default)]
-    data: Vec<Series>,
-    #[serde(default)]
-    error: String,
-}
-
 /// Lists the series of each rule and counts them.
-pub(super) async fn count(url: &str, rules: &RuleSet) -> Result<Matched, LiveError> {
-    let base: Uri = url.trim_end_matches('/').parse().map_err(|_| LiveError::Url)?;
-    let plain = base.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-    if !plain || base.query().is_some() {
-        return Err(LiveError::Url);
-    }
-    let url = format!("{}/api/v1/series", url.trim_end_matches('/'));
-    match base.scheme_str() {
-        Some("http") => {
-            each(&Client::builder(TokioExecutor::new()).build(HttpConnector::new()), &url, rules).await
-        }
-        Some("https") => {
-            let connector = hyper_rustls::HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                .map_err(LiveError::Roots)?
-                .https_only()
-                .enable_http1()
-                .build();
-            each(&Client::builder(TokioExecutor::new()).build(connector), &url, rules).await
-        }
-        _ => Err(LiveError::Url),
-    }
-}
-
-async fn each<C>(client: &Client<C, Full<Bytes>>, url: &str, rules: &RuleSet) -> Result<Matched, LiveError>
-where
-    C: Connect + Clone + Send + Sync + 'static,
-{
+pub(super) async fn count(url: &str, rules: &RuleSet) -> Result<Matched, ClientError> {
+    let client = Client::new(url)?;
     let mut matched = Matched::default();
     for (at, rule) in rules.rules.iter().enumerate() {
-        let fetched = tokio::time::timeout(TIMEOUT, series(client, url, &rule.selectors));
-        let series = fetched.await.map_err(|_| LiveError::Late)??;
+        let series = series(&client, &rule.selectors).await?;
         tally(rules, at, &series, &mut matched);
     }
     Ok(matched)
 }
 
-async fn series<C>(
-    client: &Client<C, Full<Bytes>>,
-    url: &str,
-    selectors: &[Selector],
-) -> Result<Vec<Series>, LiveError>
-where
-    C: Connect + Clone + Send + Sync + 'static,
-{
+async fn series(client: &Client, selectors: &[Selector]) -> Result<Vec<Series>, ClientError> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mut form = format!("start={}&end={}", now.saturating_sub(LOOK_BACK).as_secs(), now.as_secs());
-    for selector in selectors {
-        form += "&match%5B%5D=";
-        form += &percent(&promql(selector));
-    }
-    // POST: a long list of selectors fits no URL.
-    let request = Request::post(url)
-        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .header(header::ACCEPT, "application/json")
-        .body(Full::new(Bytes::from(form)))
-        .map_err(|_| LiveError::Url)?;
-    let answer = client.request(request).await.map_err(|error| LiveError::Send(causes(&error)))?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| LiveError::Answer(error.to_string()))?.to_bytes();
-    match serde_json::from_slice::<Answer>(&body) {
-        Ok(answer) if status.is_success() && answer.status == "success" => Ok(answer.data),
-        Ok(answer) => Err(LiveError::Status(format!("{status}: {}", answer.error))),
-        Err(error) if status.is_success() => Err(LiveError::Answer(format!("is it a Prometheus? {error}"))),
-        Err(_) => Err(LiveError::Status(status.to_string())),
-    }
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    let (start, end) = (now.saturating_sub(LOOK_BACK).as_secs().to_string(), now.as_secs().to_string());
+    let selectors: Vec<String> = selectors.iter().map(promql).collect();
+    let mut form = vec![("start", start.as_str()), ("end", end.as_str())];
+    form.extend(selectors.iter().map(|selector| ("match[]", selector.as_str())));
+    client.ask("/api/v1/series", &form).await
 }
 
 /// Counts the series that the rule at `at` was asked for.
@@ -153,6 +63,7 @@ fn tally(rules: &RuleSet, at: usize, series: &[Series], matched: &mut Matched) {
     let Some(rule) = rules.rules.get(at) else { return };
     let mut count = Count::default();
     let mut seen = HashSet::new();
+    let mut examples = Examples::default();
     for labels in series {
         if is_own(labels) {
             matched.own += u64::from(rules.rules.iter().take(at).all(|earlier| !fits(earlier, labels)));
@@ -167,14 +78,44 @@ fn tally(rules: &RuleSet, at: usize, series: &[Series], matched: &mut Matched) {
             continue;
         }
         match rules.select(|name| crate::labels::value_of(&pairs, name)) {
-            Some(first) if first == at => count.series += 1,
+            Some(first) if first == at => {
+                count.series += 1;
+                examples.offer(&pairs);
+            }
             Some(_) => count.earlier += 1,
             // A classic bucket, skipped.
             None => {}
         }
     }
+    count.examples = examples.texts();
     count.outputs = count.series * outputs(rule, rules.output_names);
     matched.rules.push(count);
+}
+
+/// The first series of each metric, up to [`EXAMPLES`] of them; then more of the same.
+#[derive(Default)]
+struct Examples {
+    metrics: BTreeSet<String>,
+    first: Vec<String>,
+    more: Vec<String>,
+}
+
+impl Examples {
+    fn offer(&mut self, labels: &[(&str, &str)]) {
+        if self.first.len() >= EXAMPLES {
+            return;
+        }
+        let name = crate::labels::value_of(labels, crate::labels::NAME).unwrap_or("");
+        if self.metrics.insert(name.to_string()) {
+            self.first.push(Labels::from_pairs(labels).to_string());
+        } else if self.more.len() < EXAMPLES {
+            self.more.push(Labels::from_pairs(labels).to_string());
+        }
+    }
+
+    fn texts(self) -> Vec<String> {
+        self.first.into_iter().chain(self.more).take(EXAMPLES).collect()
+    }
 }
 
 fn fits(rule: &Rule, labels: &Series) -> bool {
@@ -218,17 +159,6 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() * 2);
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
-}
-
 /// Rules of a text, for tests.
 #[cfg(test)]
 pub(super) fn rules_of(text: &str) -> Result<RuleSet, crate::config::Problems> {
@@ -252,6 +182,6 @@ pub(super) fn counted(rules: &RuleSet, series: &[&[(&str, &str)]]) -> Matched {
 #[cfg(test)]
 pub(super) fn form(selector: &Selector) -> (String, String) {
     let text = promql(selector);
-    let escaped = percent(&text);
+    let escaped = crate::history::client::percent(&text);
     (text, escaped)
 }

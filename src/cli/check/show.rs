@@ -43,6 +43,8 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
                 ),
             },
         ),
+        ("ignore", joined(rule.ignore.iter().map(|window| window.when.to_string()), "\n")),
+        ("silence", rule.silence.map_or_else(String::new, |silence| format!("after {}", silence.after))),
         ("quiet", rule.read.quiet.map_or_else(|| "5m or 5 samples".into(), |quiet| quiet.to_string())),
         ("min_samples", params.min_samples.to_string()),
         ("accept_shift_after", params.accept_shift_after.to_string()),
@@ -90,13 +92,15 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
 
 /// One column a setting, one row a rule; a setting that all rules leave empty is left out.
 pub(super) fn rules(rules: &RuleSet) -> String {
-    const ORDER: [&str; 19] = [
+    const ORDER: [&str; 21] = [
         "name",
         "match",
         "as",
         "direction",
         "false_alarms",
         "min_change",
+        "ignore",
+        "silence",
         "quiet",
         "min_samples",
         "accept_shift_after",
@@ -116,7 +120,7 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         let settings = settings(rule);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        // A rule is a block of lines: nineteen columns fit no terminal.
+        // A rule is a block of lines: twenty-one columns fit no terminal.
         table.set_content_arrangement(ContentArrangement::Disabled);
         for name in ORDER {
             match settings.get(name) {
@@ -131,8 +135,36 @@ pub(super) fn rules(rules: &RuleSet) -> String {
     text
 }
 
-/// What each rule matched.
+/// Longest text of a series shown.
+const LONGEST: usize = 110;
+
+/// A few series of each rule.
+pub(super) fn examples(rules: &RuleSet, matched: &Matched) -> String {
+    let mut lines = Vec::new();
+    for (rule, count) in rules.rules.iter().zip(&matched.rules) {
+        if count.examples.is_empty() {
+            lines.push(format!("{}: no series", rule.name));
+            continue;
+        }
+        lines.push(format!("{}, for example", rule.name));
+        for example in &count.examples {
+            let short: String = example.chars().take(LONGEST).collect();
+            let rest = if short.len() < example.len() { "…" } else { "" };
+            lines.push(format!("  {short}{rest}"));
+        }
+    }
+    lines.join("\n")
+}
+
+/// What each rule matched: remarks, and the table last.
 pub(super) fn matched(rules: &RuleSet, matched: &Matched) -> String {
+    let mut text = "Series of the last 10 minutes; each is counted for the first rule that takes it, HA replicas \
+                    once.\nOutput series are an upper bound: native histograms and plain samples take different \
+                    `as`.\n"
+        .to_string();
+    if matched.own > 0 {
+        text += &format!("{} series are oddity's own outputs and were left out.\n", matched.own);
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["rule", "series", "output series", "taken by earlier rules"]);
@@ -151,11 +183,6 @@ pub(super) fn matched(rules: &RuleSet, matched: &Matched) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let mut text = table.trim_fmt();
-    text += "\n\nSeries of the last 10 minutes; each is counted for the first rule that takes it, HA replicas \
-             once.\nOutput series are an upper bound: native histograms and plain samples take different `as`.";
-    if matched.own > 0 {
-        text += &format!("\n{} series are oddity's own outputs and were left out.", matched.own);
-    }
-    text
+    text += "\n";
+    text + &table.trim_fmt()
 }

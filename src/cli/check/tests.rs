@@ -24,8 +24,34 @@ fn the_first_rule_takes_a_series_and_outputs_are_counted() {
         ],
     );
     assert_eq!(matched.own, 1);
-    assert_eq!(matched.rules[0], Count { series: 1, earlier: 0, outputs: 18 });
-    assert_eq!(matched.rules[1], Count { series: 2, earlier: 1, outputs: 4 });
+    let x = r#"up{job="x"}"#.to_string();
+    assert_eq!(matched.rules[0], Count { series: 1, earlier: 0, outputs: 18, examples: vec![x] });
+    // A replica of a pair is no other series, and the HA label no part of it.
+    let y = r#"up{cluster="c", job="y"}"#.to_string();
+    let Count { series, earlier, outputs, examples } = &matched.rules[1];
+    assert_eq!((*series, *earlier, *outputs), (2, 1, 4));
+    assert!(examples.len() == 2 && examples.contains(&y), "{examples:?}");
+}
+
+#[test]
+fn a_few_examples_come_first_and_the_table_last() {
+    let text = r#"rules: [{name: a, match: '{__name__=~"x_.*"}'}, {name: none, match: gone}]"#;
+    let rules = rules_of(text).expect("valid");
+    let long = "v".repeat(500);
+    let names: Vec<String> = (0..40).map(|i| format!("x_{}", i % 2)).collect();
+    let sets: Vec<[(&str, &str); 3]> = names
+        .iter()
+        .enumerate()
+        .map(|(i, name)| [("__name__", name.as_str()), ("i", names[i].as_str()), ("long", long.as_str())])
+        .collect();
+    let slices: Vec<&[(&str, &str)]> = sets.iter().map(|set| set.as_slice()).collect();
+    let matched = counted(&rules, &slices);
+    let text = show::examples(&rules, &matched);
+    assert!(text.starts_with("a, for example\n  x_0{") && text.ends_with("\nnone: no series"), "{text}");
+    assert!(text.contains("\n  x_1{") && text.lines().all(|line| line.chars().count() <= 113), "{text}");
+    let table = show::matched(&rules, &matched);
+    let last: Vec<&str> = table.lines().rev().take(4).map(str::trim).collect();
+    assert!(last[0].starts_with("in all") && last[3].starts_with("rule "), "{table}");
 }
 
 #[test]
@@ -70,7 +96,8 @@ async fn a_live_server_is_asked_by_selector() {
     let body = r#"{"status":"success","data":[{"__name__":"up","job":"x"}]}"#;
     let (url, thread) = serve(http("200 OK", body));
     let matched = count(&format!("{url}/"), &rules).await.expect("an answer");
-    assert_eq!(matched.rules, [Count { series: 1, earlier: 0, outputs: 2 }]);
+    let examples = vec![r#"up{job="x"}"#.to_string()];
+    assert_eq!(matched.rules, [Count { series: 1, earlier: 0, outputs: 2, examples }]);
     let request = thread.join().expect("served");
     assert!(request.starts_with("POST /api/v1/series HTTP/1.1\r\n"), "{request}");
     assert!(request.contains("&match%5B%5D=%7B__name__%3D%22up%22%7D"), "{request}");
@@ -107,13 +134,13 @@ fn exit_codes_tell_valid_files_from_others() {
 
 #[test]
 fn programs_get_problems_and_settings() {
-    let config = Config::parse("f", "rules: [{name: a, match: up, silence: {after: 5m}}]").expect("valid");
+    let config = Config::parse("f", "rules: [{name: a, match: up, cohort: [job]}]").expect("valid");
     let value = describe("f", &config, None);
     assert_eq!(
         (value["valid"].as_bool(), value["rules"][0]["false_alarms"].as_str()),
         (Some(true), Some("1 per 30d"))
     );
-    assert_eq!(value["notes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(value["notes"].as_array().map(Vec::len), Some(1));
     let problems = Config::parse("f", "rules: 1").map(|_| ()).expect_err("wrong");
     assert_eq!(list(&problems.0)[0]["path"], "rules");
 }

@@ -98,6 +98,7 @@ fn rules() -> Result<RuleSet, String> {
             params: Default::default(),
             read: Default::default(),
             silence: None,
+            ignore: Default::default(),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit: EmitSet { score: true, flag: true, bands: true, detectors: false },

@@ -52,7 +52,7 @@ fn scores(kept: &Kept, pod: u64) -> Vec<(i64, f64)> {
         .filter(|output| output.labels.get("pod") == Some(&name))
         .filter_map(|output| match output.value {
             OutputValue::Scored { score, .. } => Some((output.at.0 / 1000, score)),
-            OutputValue::Stale => None,
+            _ => None,
         })
         .collect()
 }

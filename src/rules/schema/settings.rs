@@ -5,6 +5,7 @@ use crate::detect::{Detector, DetectorSet, Direction, ModelParams, ReadOut, Seas
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
 use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
+use crate::rules::window::{Windows, zone};
 use crate::rules::yaml::{Map, Node};
 use crate::time::Span;
 
@@ -15,6 +16,8 @@ pub(super) struct Settings {
     params: ModelParams,
     read: ReadOut,
     silence: Option<Silence>,
+    /// How long a series is remembered: bounds `silence`.
+    forget_after: Span,
     identity_without: Vec<String>,
     cohort: Vec<String>,
     emit: EmitSet,
@@ -30,6 +33,7 @@ impl Default for Settings {
             params: ModelParams::default(),
             read: ReadOut::default(),
             silence: None,
+            forget_after: Span::hours(24),
             identity_without: Vec::new(),
             cohort: Vec::new(),
             emit: EmitSet { score: true, flag: true, bands: false, detectors: false },
@@ -40,10 +44,13 @@ impl Default for Settings {
     }
 }
 
-const SCORED_LATER: &str = "accepted, and has no effect in this version";
-
 impl Settings {
-    pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>) -> Rule {
+    /// The defaults, where series are remembered for so long.
+    pub(super) fn remembered_for(forget_after: Span) -> Settings {
+        Settings { forget_after, ..Settings::default() }
+    }
+
+    pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>, ignore: Windows) -> Rule {
         Rule {
             name,
             selectors,
@@ -51,6 +58,7 @@ impl Settings {
             params: self.params,
             read: self.read,
             silence: self.silence,
+            ignore,
             identity_without: self.identity_without,
             cohort: self.cohort,
             emit: self.emit,
@@ -67,14 +75,11 @@ impl Settings {
         self.models(map);
         self.season(map);
         self.outputs(map, names);
-        if let Some(node) = map.take("silence")
-            && let Some(mut fields) = node.map()
-        {
+        if let Some(mut fields) = map.take("silence").and_then(|node| node.map()) {
             let after = fields.require("after", "how long a series may be silent, such as 5m");
-            let after = after.and_then(|node| node.duration(Span::SECOND..=Span::days(30)));
+            let after = after.and_then(|node| self.silent_after(&node));
             self.silence = after.map(|after| Silence { after }).or(self.silence);
             fields.finish();
-            node.note(SCORED_LATER);
         }
         for (name, to) in [("identity_without", &mut self.identity_without), ("cohort", &mut self.cohort)] {
             if let Some(node) = map.take(name) {
@@ -82,9 +87,22 @@ impl Settings {
             }
         }
         set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
-        for name in ["forecast", "narrate", "notify", "responses", "ignore"] {
+        for name in ["forecast", "narrate", "notify", "responses"] {
             map.refuse(name, LATER);
         }
+    }
+
+    /// A silence is told for an hour; the series must be remembered for so long.
+    fn silent_after(&self, node: &Node<'_>) -> Option<Span> {
+        let after = node.duration(Span::MINUTE..=Span::days(30))?;
+        if after.0 + 2 * Span::HOUR.0 > self.forget_after.0 {
+            node.error(format!(
+                "a series that is silent for {} is forgotten: `state.forget_after` must be at least 2h longer \
+                 than `after`",
+                self.forget_after
+            ));
+        }
+        Some(after)
     }
 
     /// How scores are read out of the evidence.
@@ -289,8 +307,7 @@ fn season(node: &Node<'_>) -> Option<Season> {
 /// Seconds from UTC to a zone's standard time. No clock is read: the same file gives the same offset
 /// at any time of the year, so a restart in summer does not start the models anew.
 fn standard_offset(name: &str) -> Result<i32, String> {
-    let unknown = |_| format!("{name:?} is not a known time zone; write a name such as Europe/Berlin or UTC");
-    let zone = jiff::tz::TimeZone::get(name).map_err(unknown)?;
+    let zone = zone(name)?;
     // 2026-01-15 and 2026-07-15, noon UTC: the smaller offset is standard time in both hemispheres.
     let instants = [1_768_478_400, 1_784_116_800].map(jiff::Timestamp::from_second);
     let offsets = instants.into_iter().flatten().map(|instant| zone.to_offset(instant).seconds());

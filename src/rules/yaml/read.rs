@@ -216,9 +216,16 @@ impl<'a> Map<'a> {
         report.add(&report.problems, key.pos, &self.path(&key.name), message);
     }
 
+    /// Remembers a known name; several readers may ask for the same one.
+    fn ask(&mut self, name: &'static str) {
+        if !self.asked.contains(&name) {
+            self.asked.push(name);
+        }
+    }
+
     /// A field; `None` where it is absent or null.
     pub fn take(&mut self, name: &'static str) -> Option<Node<'a>> {
-        self.asked.push(name);
+        self.ask(name);
         let (_, raw) = self.fields.iter().find(|(key, _)| key.name == name)?;
         match raw.kind {
             Kind::Null => None,
@@ -237,7 +244,7 @@ impl<'a> Map<'a> {
 
     /// A known name that this version does not take: an error that says why.
     pub fn refuse(&mut self, name: &'static str, why: &str) {
-        self.asked.push(name);
+        self.ask(name);
         if let Some((key, _)) = self.fields.iter().find(|(key, _)| key.name == name) {
             self.error_at(key, why.to_string());
         }
@@ -330,6 +337,7 @@ mod tests {
                 item.number("a number above 0", |x| x > 0.0);
             }
             map.take("b").and_then(|node| node.bool());
+            map.take("a");
             map.require("must", "write it");
             Some(())
         })
