@@ -92,10 +92,10 @@ impl Series {
     /// The `index`-th series of a family.
     pub fn new(family: Family, seed: u64, index: usize) -> Series {
         let mut random = Random::new(seed, 1_000 * (family as u64 + 1) + index as u64);
-        // Neither level nor width nor time of day is special.
+        // Neither level nor width is special; days begin on a full or half hour.
         let scale = 10f64.powf(-2.0 + 5.0 * random.uniform());
         let level = scale * 10f64.powf(0.5 + 1.5 * random.uniform());
-        let phase = DAY * random.uniform();
+        let phase = 1_800.0 * (48.0 * random.uniform()).floor();
         Series { family, level, scale, state: 0.0, left: 0, phase, random }
     }
 

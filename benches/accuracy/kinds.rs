@@ -137,9 +137,9 @@ fn tried(
 
 /// A day whose peak stays away, or comes `shift` seconds late.
 fn season(options: &Options, index: usize, shift: Option<f64>) -> Option<usize> {
-    // A week of learning and more: a season must have been seen to be missed.
+    // Weekends seen, and a weekday now: a season must have been seen to be missed.
     let longer =
-        Options { days: options.days.max(15.0), paths: Vec::new(), only: None, without: None, ..*options };
+        Options { days: options.days.max(18.0), paths: Vec::new(), only: None, without: None, ..*options };
     let (mut run, level) = warmed(&longer, Family::DailyWeekly, index);
     let within = (DAY / options.interval as f64) as usize;
     let mut delayed = run.clone();

@@ -110,7 +110,7 @@ impl Ledger {
         let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
         // Peaks that are wider than the prior thought are believed sooner than narrower ones.
         let own = sum / free;
-        let prior = if own > PRIOR_SCALE && usize::from(self.halvings) < EARLY.len() {
+        let prior = if own > PRIOR_SCALE && self.youth() > 0.0 {
             prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own)
         } else {
             prior

@@ -61,7 +61,7 @@ impl<'a> Search<'a> {
         if !readout::counts(self.read, b, self.frame.expected) {
             return 0.0;
         }
-        let residual = self.frame.season.unwrap_or(0.0);
+        let residual = self.frame.season.map_or(0.0, |s| s.value);
         let seasonal = self.season.as_ref().map(|s| s.greatest(a - residual, b - residual));
         let rare = self.rarity.as_ref().map_or(Rare::default(), |r| r.greatest(a, b, seasonal));
         let isolated = self.forest.map_or(0.0, |forest| {

@@ -281,7 +281,7 @@ impl Model {
     /// The usual level at a time (the season's, where it is known) and the slow scale.
     fn usual(&self, params: &ModelParams, at: Millis) -> (f64, f64) {
         let frame = self.frame(params, at);
-        (frame.season.unwrap_or(self.base.mean), frame.scale())
+        (frame.season.map_or(self.base.mean, |season| season.value), frame.scale())
     }
 
     /// A copy for another series that has shown its first samples to `own`: what was learnt slowly is
@@ -291,7 +291,8 @@ impl Model {
         model.base.mean = bounded(model.base.mean + slow);
         model.rarity.rebase(slow, level);
         model.season.shift(slow);
-        let season = model.season.at(at, params.utc_offset, own.interval.ms()).unwrap_or(0.0);
+        let season = model.season.at(at, params.utc_offset, own.interval.ms());
+        let season = season.map_or(0.0, |season| season.value);
         model.ewma.accept(level);
         model.holt.accept(level - season);
         model.zscore.rebase(level);
@@ -302,7 +303,7 @@ impl Model {
         // What the series has shown counts as evidence, though it was not judged.
         let frame = model.frame(params, at);
         let seen = own.base.mean;
-        let seasonal = frame.season.and_then(|season| model.season.rarity(seen - season, frame.floor));
+        let seasonal = frame.season.and_then(|season| model.season.rarity(seen - season.value, frame.floor));
         model.rarity.dwell(seen, model.samples, &model.steps, frame.floor, seasonal, SHOWN);
         model
     }

@@ -317,7 +317,7 @@ impl Frame {
             let size = if scale > 0.0 { ln(1.0 + ratio(x - from, scale)) as f32 } else { 0.0 };
             if x < from { -size } else { size }
         };
-        let season = self.season.map_or(0.0, |season| signed(season, self.base.scale));
+        let season = self.season.map_or(0.0, |season| signed(season.value, self.base.scale));
         [
             signed(self.base.at, self.base.scale),
             signed(self.ewma.at, self.ewma.scale),

@@ -19,8 +19,8 @@ use super::ewma::Ewma;
 use super::holt_winters::{Gains, HoltWinters};
 use super::isolation::Forest;
 use super::rarity::{Rare, Rarity};
-use super::seasonal::Keeper;
-use super::shift::Shift;
+use super::seasonal::{Expected, Keeper};
+use super::shift::{LongRun, Shift, Slow};
 use super::zscore::ZScore;
 use super::{Detector, ModelParams, ReadOut};
 use crate::calibrate::{Ledger, readout};
@@ -91,6 +91,9 @@ const MOVING: f64 = 24.0;
 const LOOKS: f64 = 0.35;
 /// Share of the nats beyond those seen that a young tail is not believed.
 const CAUTION: f64 = 0.4;
+const CAUTION_MOST: f64 = 3.0;
+/// Nats taken off where alarms come about once a day.
+const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
 const SLOW_PRICE: f64 = 1.0;
 /// Base scales from the base level beyond which a shift is still on.
@@ -130,13 +133,14 @@ struct Judged {
     nats: f64,
     fused: f64,
     plain: f64,
-    slow: [f64; 2],
+    slow: Slow,
+    slow_evidence: [f64; 2],
     expected: f64,
     evidence: [f32; Detector::ALL.len()],
     rare: Rare,
     /// Distance from the base level, in its scales.
     base_z: f64,
-    season: Option<f64>,
+    season: Option<Expected>,
     intervals: f64,
     floor: f64,
 }
@@ -159,7 +163,7 @@ impl Centre {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
     pub(super) expected: f64,
-    pub(super) season: Option<f64>,
+    pub(super) season: Option<Expected>,
     intervals: f64,
     pub(super) floor: f64,
     pub(super) base: Centre,
@@ -168,18 +172,37 @@ pub(super) struct Frame {
     pub(super) holt: Centre,
     pub(super) bias: f64,
     n: u32,
+    /// The least scale.
+    grain: f64,
 }
 
 impl Frame {
+    /// How far `x` is from what is expected in the long run, and the usual width of that distance: from
+    /// the season where it is known, else from the base level.
+    fn long_run(&self, x: f64) -> LongRun {
+        match &self.season {
+            Some(season) => LongRun { off: season.residual(x), scale: (1.25 * season.usual).max(self.grain) },
+            None => LongRun { off: x - self.base.at, scale: self.base.scale },
+        }
+    }
+
+    fn base_z(&self, a: f64, b: f64) -> f64 {
+        let z = |x| {
+            let run = self.long_run(x);
+            ratio(run.off, run.scale)
+        };
+        z(a).max(z(b))
+    }
+
     /// The greatest distances from the detectors' centres of any value from `a` to `b`.
     pub(super) fn distances(&self, shift: &Shift, a: f64, b: f64) -> Distances {
         let slow = [a, b].map(|x| {
-            let slow = shift.judge(x, self.season.unwrap_or(self.base.at), self.base.scale, self.n);
+            let slow = shift.judge(x, self.long_run(x), self.n);
             [shift.offset.evidence(slow.offset, self.floor), shift.slope.evidence(slow.slope, self.floor)]
         });
         let biased = Centre { at: self.bias, scale: self.holt.scale };
         Distances {
-            base: self.base.z(a, b),
+            base: self.base_z(a, b),
             zscore: self.zscore.z(a, b),
             ewma: self.ewma.z(a, b),
             holt: biased.z(a - self.holt.at, b - self.holt.at),
@@ -304,7 +327,8 @@ impl Model {
                 nats: 0.0,
                 fused: 0.0,
                 plain: 0.0,
-                slow: [0.0; 2],
+                slow: Slow::default(),
+                slow_evidence: [0.0; 2],
                 expected: x,
                 evidence: [0.0; Detector::ALL.len()],
                 rare: Rare::default(),
@@ -318,7 +342,7 @@ impl Model {
         let z = frame.distances(&self.shift, x, x);
         let (mut rare, mut seasonal) = (Rare::default(), None);
         if params.detectors.has(Detector::Rarity) {
-            seasonal = frame.season.and_then(|s| self.season.rarity(x - s, frame.floor));
+            seasonal = frame.season.and_then(|s| self.season.rarity(x - s.value, frame.floor));
             rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
         }
         let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
@@ -327,7 +351,8 @@ impl Model {
             nats,
             fused,
             plain,
-            slow: z.slow,
+            slow: self.shift.judge(x, frame.long_run(x), n),
+            slow_evidence: z.slow,
             expected,
             evidence,
             rare,
@@ -365,6 +390,7 @@ impl Model {
             holt: Centre::default(),
             bias: 0.0,
             n: self.samples,
+            grain,
         };
         if has(Detector::Rarity) {
             frame.expected = self.rarity.expected();
@@ -378,7 +404,7 @@ impl Model {
             frame.expected = frame.ewma.at;
         }
         if has(Detector::HoltWinters) {
-            let at = self.holt.expected(intervals, Self::gains(params)) + season.unwrap_or(0.0);
+            let at = self.holt.expected(intervals, Self::gains(params)) + season.map_or(0.0, |s| s.value);
             frame.holt = Centre { at, scale: self.holt.scale(grain) };
             frame.bias = self.holt.bias();
             frame.expected = at;
@@ -457,7 +483,10 @@ impl Model {
     /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
     fn cautious(&self, nats: f64) -> f64 {
         let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
-        if nats <= seen { nats } else { seen + (nats - seen) * (1.0 - CAUTION * self.youth()) }
+        // About once a day is where peaks crowd: there the tail is told too light.
+        let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
+        let youth = self.youth() * (f64::from(self.samples) / 400.0).min(1.0);
+        nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth
     }
 
     /// The greater of the fused reading's nats and the plain distance's, two looks at one sample paid
@@ -494,12 +523,7 @@ impl Model {
             self.steps.last = x;
             self.base.mean = x;
         }
-        let slow = self.shift.judge(
-            x,
-            judged.season.unwrap_or(self.base.mean),
-            self.base.sd().max(self.steps.floor()),
-            n,
-        );
+        let slow = judged.slow;
         let dt = if n == 0 { 0 } else { at.since(self.last_at) };
         if n > 0 {
             self.interval.learn(dt);
@@ -522,7 +546,7 @@ impl Model {
             self.ewma.learn(x, dt, params.ewma_half_life.0, n, grain, share);
         }
         if has(Detector::HoltWinters) {
-            let rest = x - judged.season.unwrap_or(0.0);
+            let rest = x - judged.season.map_or(0.0, |s| s.value);
             self.holt.learn(rest, judged.intervals, Self::gains(params), n, grain, share);
         }
         self.season.learn(
@@ -543,7 +567,7 @@ impl Model {
             let bar = readout::allowed(Span::days(30).0, self.interval.ms());
             self.ledger.learn(at, judged.fused, bar);
             self.plain.learn(at, judged.plain, bar);
-            self.shift.enter(at, judged.slow, bar);
+            self.shift.enter(at, judged.slow_evidence, bar);
         }
         self.shift.learn(n, slow, share);
         self.last_at = at;
@@ -571,7 +595,7 @@ impl Model {
                 FULL
             }
             Some(since) if at.since(since) >= params.accept_shift_after.0 => {
-                self.accept(x, judged.season.unwrap_or(0.0));
+                self.accept(x, judged.season.map_or(0.0, |s| s.value));
                 FULL
             }
             Some(_) => {

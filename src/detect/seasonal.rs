@@ -22,6 +22,9 @@ const RETRY: i64 = 7 * 24 * HOUR;
 /// A profile stays if its residuals are this share of the plain ones or less.
 const WORTH: f64 = 0.9;
 
+/// It stays after half a day of comparison if they are this share or less.
+const CLEAR: f64 = 0.6;
+
 /// A profile kept or on trial.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seasonal {
@@ -33,6 +36,26 @@ pub struct Seasonal {
     with: f64,
     kept: bool,
     residuals: Histogram,
+}
+
+/// What the season says of a time, in the signal's unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Expected {
+    /// The season's value.
+    pub value: f64,
+    /// The least and greatest it takes a little sooner or later.
+    pub low: f64,
+    /// See `low`.
+    pub high: f64,
+    /// The usual distance of the signal from the value.
+    pub usual: f64,
+}
+
+impl Expected {
+    /// What of `x` the season does not explain: 0 from `low` to `high`, rising.
+    pub fn residual(&self, x: f64) -> f64 {
+        x - x.clamp(self.low, self.high)
+    }
 }
 
 /// Where a signal stands with its season.
@@ -49,12 +72,12 @@ fn local(at: Millis, offset: i32) -> i64 {
 
 impl Keeper {
     /// The season's value at a time, where it is known and (for `Auto`) not worse than none.
-    pub fn at(&self, at: Millis, offset: i32, interval: f64) -> Option<f64> {
+    pub fn at(&self, at: Millis, offset: i32, interval: f64) -> Option<Expected> {
         let s = self.held.as_deref()?;
         if !s.kept && (s.plain == 0.0 || s.with > WORTH * s.plain) {
             return None;
         }
-        s.value(local(at, offset), interval)
+        s.expected(local(at, offset), interval)
     }
 
     /// Rarity of a residual, nats.
@@ -118,7 +141,8 @@ impl Keeper {
         }
         s.teach(now, interval, x, gamma * f64::from(share) / 16.0);
         let age = at.since(s.started);
-        if !s.kept && age > 24 * HOUR + COMPARE {
+        let clear = age > 36 * HOUR && s.with < CLEAR * s.plain;
+        if !s.kept && (clear || age > 24 * HOUR + COMPARE) {
             if s.with < WORTH * s.plain {
                 s.kept = true;
                 s.weekly = Some(Profile::weekly());
@@ -153,6 +177,19 @@ impl Seasonal {
             Some(daily) => Some(self.anchor + daily.at(now, interval)? + week.unwrap_or(0.0)),
             None => Some(self.anchor + week?),
         }
+    }
+
+    fn expected(&self, now: i64, interval: f64) -> Option<Expected> {
+        let week = self.weekly.as_ref().and_then(|w| Some((w.at(now, interval)?, w.around(now, interval)?)));
+        let day = self.daily.as_ref().map(|d| Some((d.at(now, interval)?, d.around(now, interval)?)));
+        let none = (0.0, (0.0, 0.0));
+        let (day, week) = match day {
+            Some(day) => (day?, week.unwrap_or(none)),
+            None => (none, week?),
+        };
+        let value = self.anchor + day.0 + week.0;
+        let (low, high) = (self.anchor + day.1.0 + week.1.0, self.anchor + day.1.1 + week.1.1);
+        Some(Expected { value, low: low.min(value), high: high.max(value), usual: self.with })
     }
 
     fn teach(&mut self, now: i64, interval: f64, x: f64, gamma: f64) {
@@ -191,7 +228,7 @@ mod tests {
     fn a_season_earns_its_memory_or_gives_it_back() {
         let kept = run(Season::Auto, 10.0);
         let value = kept.at(Millis(6 * 24 * HOUR + 3 * HOUR), 0, 300_000.0);
-        assert!(value.is_some_and(|v| (v - 10.0).abs() < 1.0), "{value:?}");
+        assert!(value.is_some_and(|v| (v.value - 10.0).abs() < 1.0), "{value:?}");
         assert!(kept.heap_bytes() > 0);
         assert_eq!(run(Season::Auto, 0.0).heap_bytes(), 0);
         assert!(run(Season::Fixed { daily: true, weekly: false }, 0.0).heap_bytes() > 0);

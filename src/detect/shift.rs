@@ -39,6 +39,15 @@ pub struct Shift {
     pub(super) slope: Channel,
 }
 
+/// A sample against what is expected in the long run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LongRun {
+    /// Its distance, signed.
+    pub off: f64,
+    /// The usual width of that distance.
+    pub scale: f64,
+}
+
 /// Both statistics of a sample not yet learnt.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Slow {
@@ -70,13 +79,13 @@ impl Channel {
 }
 
 impl Shift {
-    /// The statistics of `x`, the `n`-th sample, where `centre` was expected in the long run.
-    pub fn judge(&self, x: f64, centre: f64, scale: f64, n: u32) -> Slow {
+    /// The statistics of `x`, the `n`-th sample.
+    pub fn judge(&self, x: f64, run: LongRun, n: u32) -> Slow {
         let young = young(n);
-        let clip = if n > 20 { FAR * scale } else { f64::MAX };
+        let clip = if n > 20 { FAR * run.scale } else { f64::MAX };
         let step = |mean: f64, gain: f64, to: f64| bounded(mean + gain.max(young) * (to - mean));
         // What is far at once is not slow: others tell it.
-        let off = (x - centre).clamp(-clip, clip);
+        let off = run.off.clamp(-clip, clip);
         let near = self.quick + (x - self.quick).clamp(-clip, clip);
         let quick = step(self.quick, QUICK, near);
         Slow { offset: step(self.distance, QUICK, off), quick, slope: quick - step(self.slow, SLOW, near) }

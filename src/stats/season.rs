@@ -1,4 +1,4 @@
-//! Additive profile of a day (48 buckets) and, where asked, of a week (168 hours), by event time.
+//! Additive profile of a day (96 buckets) and, where asked, of a week (84 buckets), by event time.
 
 use super::math::bounded;
 
@@ -17,14 +17,14 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A day in half hours.
+    /// A day in quarters of an hour.
     pub fn daily() -> Profile {
-        Profile { period: DAY, mean: vec![0.0; 48].into(), seen: vec![0; 48].into() }
+        Profile { period: DAY, mean: vec![0.0; 96].into(), seen: vec![0; 96].into() }
     }
 
-    /// A week in hours.
+    /// A week in steps of two hours.
     pub fn weekly() -> Profile {
-        Profile { period: WEEK, mean: vec![0.0; 168].into(), seen: vec![0; 168].into() }
+        Profile { period: WEEK, mean: vec![0.0; 84].into(), seen: vec![0; 84].into() }
     }
 
     fn bucket(&self, local_ms: i64) -> usize {
@@ -42,6 +42,19 @@ impl Profile {
             return None;
         }
         self.mean.get(bucket).map(|m| f64::from(*m))
+    }
+
+    /// The least and greatest of the profile's values in the buckets next to that of a local time and in
+    /// its own: what the season may be at, a little sooner or later than usual. `None` as in [`Profile::at`].
+    pub fn around(&self, local_ms: i64, interval_ms: f64) -> Option<(f64, f64)> {
+        let own = self.at(local_ms, interval_ms)?;
+        let step = self.period / self.mean.len() as i64;
+        let (mut low, mut high) = (own, own);
+        for beside in [local_ms.saturating_sub(step), local_ms.saturating_add(step)] {
+            let value = self.at(beside, interval_ms).unwrap_or(own);
+            (low, high) = (low.min(value), high.max(value));
+        }
+        Some((low, high))
     }
 
     /// Takes a value; `gain` is the weight of one whole period's visit to a bucket.
