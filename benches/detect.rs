@@ -51,13 +51,13 @@ fn detect(c: &mut Criterion) {
     let values = noise();
     let alone = Detector::ALL.map(|d| (d.name(), DetectorSet(0).with(d)));
     let mut group = c.benchmark_group("observe");
-    for (name, set) in alone.into_iter().chain([("default", DetectorSet::ALL)]) {
+    for (name, set) in alone.into_iter().chain([("default", DetectorSet::DEFAULT)]) {
         let mut run = Run::new(set, &values, 5_000);
         println!("{name}: {} + {} bytes", size_of::<Model>(), run.model.heap_bytes());
         group.bench_function(name, |b| b.iter(|| black_box(run.step(&values))));
     }
     // Too many for the caches.
-    let mut runs: Vec<Run> = (0..50_000).map(|_| Run::new(DetectorSet::ALL, &values, 120)).collect();
+    let mut runs: Vec<Run> = (0..50_000).map(|_| Run::new(DetectorSet::DEFAULT, &values, 120)).collect();
     let mut next = 0;
     group.bench_function("default, 50,000 models in turn", |b| {
         b.iter(|| {
@@ -67,7 +67,7 @@ fn detect(c: &mut Criterion) {
     });
     group.finish();
 
-    let mut run = Run::new(DetectorSet::ALL, &values, 5_000);
+    let mut run = Run::new(DetectorSet::DEFAULT, &values, 5_000);
     let params = run.params.clone();
     c.bench_function("band", |b| {
         b.iter_batched(

@@ -4,8 +4,10 @@
 //! time is the samples' own timestamps. Every function is total over all `f64`.
 
 mod band;
+pub mod cohort;
 pub mod ewma;
 pub mod holt_winters;
+pub mod isolation;
 pub mod model;
 pub mod params;
 pub mod rarity;

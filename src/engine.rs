@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod context;
+mod epochs;
 pub mod identify;
 mod lanes;
 pub mod output;
@@ -25,6 +26,7 @@ pub use status::{EngineStats, SignalStatus, Standing};
 
 use crate::labels::Interner;
 use crate::record::{Body, Record};
+use crate::registry::summary::epoch;
 use crate::registry::{AliasCache, Partitions, partitions};
 use crate::rules::RuleSet;
 use crate::time::Millis;
@@ -142,6 +144,7 @@ pub(crate) struct Shared {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     pub want_all: bool,
     pub kept: AtomicUsize,
+    pub epochs: epochs::Counters,
 }
 
 /// The order of records: the next sequence, the context as of now, and the clocks of silence.
@@ -149,6 +152,8 @@ struct Order {
     sequence: u64,
     context: Arc<Context>,
     pulses: Pulses,
+    /// Whether there was ever a rule whose series make models together.
+    sharing: bool,
 }
 
 /// Spare bodies kept for their memory.
@@ -168,7 +173,9 @@ impl Engine {
             want_all: sinks.iter().any(|sink| sink.wants_all()),
             sinks,
             kept: AtomicUsize::new(0),
+            epochs: epochs::Counters::default(),
         });
+        let sharing = rules.shares();
         Engine {
             lanes: Lanes::start(lanes, &shared),
             shared,
@@ -176,6 +183,7 @@ impl Engine {
                 sequence: 0,
                 context: Arc::new(Context::new(rules)),
                 pulses: Pulses::default(),
+                sharing,
             }),
             spare: Mutex::default(),
             seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
@@ -224,6 +232,9 @@ impl Engine {
                 continue;
             }
             let latest = body.received.plus(context.rules.limits.max_ahead.0);
+            if let Some(newest) = work.newest.iter().map(|(_, newest)| *newest).max() {
+                self.event_time(&mut order, newest.min(latest));
+            }
             if !work.newest.is_empty() || !work.families.is_empty() {
                 let next = Arc::make_mut(&mut order.context);
                 for (group, newest) in &work.newest {
@@ -232,7 +243,7 @@ impl Engine {
                 next.learn(&work.families);
             }
             order.sequence += 1;
-            let Order { sequence, context, pulses } = &mut *order;
+            let Order { sequence, context, pulses, .. } = &mut *order;
             let dues = match context.rules.silence_keep() {
                 Some(keep) => pulses.body(&work, body.received, keep, |group, of| context.follows(group, of)),
                 None => Vec::new(),
@@ -247,12 +258,34 @@ impl Engine {
         Ok(applied)
     }
 
+    /// Samples have come as far as `newest`: closes the epochs that are two or more behind. Waits for
+    /// the lanes, once an epoch; they never take the lock of the order.
+    fn event_time(&self, order: &mut Order, newest: Millis) {
+        let through = epoch(newest).saturating_sub(2);
+        if through <= order.context.closed {
+            return;
+        }
+        let started = order.context.closed != i64::MIN;
+        let next = Arc::make_mut(&mut order.context);
+        next.closed = through;
+        if !started || !order.sharing {
+            return;
+        }
+        order.sequence += 1;
+        let (closing, taken) = epochs::Closing::new(order.sequence, through);
+        self.lanes.close(closing, &self.shared);
+        // The lanes end with the engine, which is borrowed here.
+        if let Ok(taken) = taken.recv() {
+            epochs::freeze(next, taken, &self.shared.epochs);
+        }
+    }
+
     /// Observed time has come further without samples: what is silent may fall due.
     fn tick(&self, group: u16, to: Millis) -> Applied {
         let mut order = self.order.lock();
         order.sequence += 1;
         Arc::make_mut(&mut order.context).tick(group, to);
-        let Order { sequence, context, pulses } = &mut *order;
+        let Order { sequence, context, pulses, .. } = &mut *order;
         let sequence = *sequence;
         let dues = context.rules.silence_keep().map(|keep| pulses.tick(group, to, keep)).unwrap_or_default();
         if dues.is_empty() {
@@ -277,6 +310,7 @@ impl Engine {
     fn rule_set(&self, rules: Arc<RuleSet>) -> Applied {
         let aliases = &self.shared.identifier.aliases;
         aliases.set_capacity(rules.limits.max_aliases);
+        self.order.lock().sharing |= rules.shares();
         self.fold(|context| {
             if context.rules.identity != rules.identity || context.rules.limits.labels != rules.limits.labels
             {

@@ -7,10 +7,12 @@
 pub mod alias;
 pub mod partition;
 pub mod slab;
+pub mod summary;
 
 pub use alias::{Alias, AliasCache, Known};
 pub use partition::{Partition, Previous, Series, Signal};
 pub use slab::Slab;
+pub use summary::{Frozen, Open, Summary};
 
 use crate::labels::SeriesId;
 use dashmap::DashMap;

@@ -116,6 +116,23 @@ impl Sources {
         )?;
         out.gauge("oddity_alias_cache_entries", "Entries of the alias cache", stats.aliases as f64)?;
         out.counter("oddity_records", "Records applied", stats.sequence as f64)?;
+        out.counter(
+            "oddity_epochs_closed",
+            "Hours of event time that left shared models",
+            stats.epochs as f64,
+        )?;
+        out.gauge("oddity_cohorts", "Cohorts that lend to new series", stats.cohorts as f64)?;
+        out.gauge("oddity_isolation_forests", "Rules that have an isolation forest", stats.forests as f64)?;
+        out.counter(
+            "oddity_cohort_series_refused",
+            "Series that told their hour in vain: their cohort is beyond the bound",
+            stats.refused as f64,
+        )?;
+        out.counter(
+            "oddity_contributions_late",
+            "What series told of an hour after it was closed",
+            stats.late as f64,
+        )?;
         let rules = self.engine.rules().rules.len();
         out.gauge("oddity_rules", "Rules in force", rules as f64)?;
         out.gauge("oddity_rules_generation", "Generation of the rules in force", stats.generation as f64)?;

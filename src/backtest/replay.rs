@@ -6,10 +6,11 @@ use crate::engine::Engine;
 use crate::history::History;
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
 use crate::record::{Body, Record};
+use crate::registry::summary::epoch;
 use crate::rules::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet};
 use crate::time::{Millis, Span};
 use crate::wire::encode::Encoder;
-use crate::wire::{MetricKind, Version};
+use crate::wire::{MetricKind, Sample, Version};
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -87,6 +88,7 @@ pub fn replay(
 ) -> Result<Vec<Answers>, BacktestError> {
     let replica = &rules.identity.replica_label;
     let collector = Arc::new(Collector::new(history.clone(), replica, expected));
+    let shares = rules.shares();
     let engine = Engine::new(rules, lanes, vec![collector.clone()]);
     // When each series goes on.
     let mut next: BinaryHeap<Reverse<(i64, usize, usize)>> = history
@@ -112,7 +114,10 @@ pub fn replay(
             let Some(series) = history.series.get(place) else { continue };
             let rest = series.samples.get(first..).unwrap_or(&[]);
             let count = if alone {
-                rest.len().min(CHUNK)
+                // Models that series share are made by the hour: a longer body would come late for its own.
+                let hour = epoch(Millis(at));
+                let own = |sample: &&Sample| !shares || epoch(Millis(sample.timestamp)) == hour;
+                rest.iter().take(CHUNK).take_while(own).count()
             } else {
                 rest.iter().take_while(|sample| sample.timestamp.saturating_sub(from) < WINDOW).count()
             };
@@ -138,7 +143,6 @@ pub fn replay(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Sample;
 
     /// Series of unlike intervals, a counter among them, with gaps and values that are no numbers.
     fn history() -> History {

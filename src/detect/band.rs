@@ -5,6 +5,7 @@
 //! in the interval. Intervals bounded below 1 are passed over whole; others are halved until the first
 //! crossing is left. No value is passed over that would score 1.
 
+use super::isolation::Forest;
 use super::model::{Band, Frame, Model};
 use super::rarity::{Rare, Sketches};
 use super::{Detector, ModelParams, ReadOut};
@@ -31,6 +32,7 @@ pub(super) struct Search<'a> {
     allowed: f64,
     rarity: Option<Sketches<'a>>,
     season: Option<Sketch<'a>>,
+    forest: Option<&'a Forest>,
 }
 
 impl<'a> Search<'a> {
@@ -40,6 +42,7 @@ impl<'a> Search<'a> {
         params: &'a ModelParams,
         read: &'a ReadOut,
         at: crate::time::Millis,
+        forest: Option<&'a Forest>,
     ) -> Self {
         let frame = model.frame(params, at);
         let rarity = params
@@ -48,7 +51,8 @@ impl<'a> Search<'a> {
             .then(|| model.rarity.sketches(model.samples, model.steps, frame.floor));
         let season = rarity.as_ref().and(frame.season).and_then(|_| model.season.sketch(frame.floor));
         let allowed = readout::allowed(read.budget.0, model.interval.ms());
-        Search { model, params, read, frame, allowed, rarity, season }
+        let forest = forest.filter(|_| params.detectors.has(Detector::Isolation));
+        Search { model, params, read, frame, allowed, rarity, season, forest }
     }
 
     /// A bound of the scores of all values from `a` to `b`, the farther from the expected one; the score
@@ -60,8 +64,17 @@ impl<'a> Search<'a> {
         let residual = |x| self.frame.season.map_or(x, |season| season.residual(x));
         let seasonal = self.season.as_ref().map(|s| s.greatest(residual(a), residual(b)));
         let rare = self.rarity.as_ref().map_or(Rare::default(), |r| r.greatest(a, b, seasonal));
-        let told =
-            self.model.fuse(self.params, &self.frame.distances(self.model.shift(), a, b), rare, seasonal);
+        let isolated = self.forest.map_or(0.0, |forest| {
+            let features = |x| self.frame.features(x, &self.model.steps);
+            forest.most(&features(a.min(b)), &features(a.max(b)))
+        });
+        let told = self.model.fuse(
+            self.params,
+            &self.frame.distances(self.model.shift(), a, b),
+            rare,
+            seasonal,
+            isolated,
+        );
         told.nats.max(0.0) / self.allowed
     }
 

@@ -17,6 +17,7 @@
 use super::band::Search;
 use super::ewma::Ewma;
 use super::holt_winters::{Gains, HoltWinters};
+use super::isolation::Forest;
 use super::rarity::{Rare, Rarity};
 use super::seasonal::{Expected, Keeper};
 use super::shift::{LongRun, Shift, Slow};
@@ -74,6 +75,10 @@ const OWN_MOST: f64 = 3.0;
 /// Peaks that the prior weighs in the fused channel: the peaks of a few days cannot tell a tail, and a
 /// scale taken from them alone misranks series. Chosen on the development data.
 const FUSED_PRIOR: f64 = 20.0;
+/// What a nat of isolation counts in the fused evidence, and from how many on: not much, for it looks
+/// at the same distances as the others.
+const ISOLATED: f64 = 0.25;
+const ISOLATED_FROM: f64 = 3.0;
 /// What the logarithm of the plain distance's nats is counted in, so that a ledger's steps suit it.
 const PLAIN: f64 = 16.0;
 /// Peaks that the prior weighs in the plain channel: fewer than in the fused one, for the logarithm
@@ -100,23 +105,25 @@ const BACK: u8 = 5;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub(super) samples: u32,
-    last_at: Millis,
+    pub(super) last_at: Millis,
     pub(super) interval: Interval,
     pub(super) steps: Steps,
-    base: Moments,
+    pub(super) base: Moments,
     base_tail: Tail,
-    ewma: Ewma,
-    zscore: ZScore,
-    holt: HoltWinters,
+    pub(super) ewma: Ewma,
+    pub(super) zscore: ZScore,
+    pub(super) holt: HoltWinters,
     pub(super) rarity: Rarity,
     pub(super) season: Keeper,
     ledger: Ledger,
     /// Of the plain distance, in logarithms of nats.
     plain: Ledger,
-    shift: Shift,
+    pub(super) shift: Shift,
     /// When the odd time now going on began.
-    odd_since: Option<Millis>,
+    pub(super) odd_since: Option<Millis>,
     back: u8,
+    /// Series of whose kind the state was taken over, 1 for its own: their tails are known together.
+    pub(super) kin: u16,
 }
 
 /// A sample judged, before anything is learnt of it.
@@ -140,9 +147,9 @@ struct Judged {
 
 /// Where a detector expects the value, and how far it may be off.
 #[derive(Clone, Copy, Debug, Default)]
-struct Centre {
-    at: f64,
-    scale: f64,
+pub(super) struct Centre {
+    pub(super) at: f64,
+    pub(super) scale: f64,
 }
 
 impl Centre {
@@ -159,11 +166,11 @@ pub(super) struct Frame {
     pub(super) season: Option<Expected>,
     intervals: f64,
     pub(super) floor: f64,
-    base: Centre,
-    zscore: Centre,
-    ewma: Centre,
-    holt: Centre,
-    bias: f64,
+    pub(super) base: Centre,
+    pub(super) zscore: Centre,
+    pub(super) ewma: Centre,
+    pub(super) holt: Centre,
+    pub(super) bias: f64,
     n: u32,
     /// The least scale.
     grain: f64,
@@ -252,17 +259,30 @@ impl Model {
             shift: Shift::default(),
             odd_since: None,
             back: 0,
+            kin: 1,
         }
     }
 
     /// Takes one sample; times must increase (one at or before the last is ignored). `None` while
     /// warming up or where the value is not finite.
     pub fn observe(&mut self, params: &ModelParams, read: &ReadOut, at: Millis, x: f64) -> Option<Verdict> {
+        self.observe_beside(params, read, at, x, 0.0)
+    }
+
+    /// [`Model::observe`] with what a shared forest says of the sample, in nats.
+    pub fn observe_beside(
+        &mut self,
+        params: &ModelParams,
+        read: &ReadOut,
+        at: Millis,
+        x: f64,
+        isolated: f32,
+    ) -> Option<Verdict> {
         if !x.is_finite() || (self.samples > 0 && at <= self.last_at) {
             return None;
         }
         let y = bounded(x);
-        let judged = self.judge(params, at, y);
+        let judged = self.judge(params, at, y, isolated);
         let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
             score: self.score(read, &judged, y),
             expected: judged.expected,
@@ -282,7 +302,7 @@ impl Model {
             return None;
         }
         let y = bounded(x);
-        let judged = self.judge(params, at, y);
+        let judged = self.judge(params, at, y, 0.0);
         Some(Verdict {
             score: readout::suppressed(self.score(read, &judged, y)),
             expected: judged.expected,
@@ -300,7 +320,7 @@ impl Model {
         Gains { alpha: params.alpha, beta: params.beta, phi: params.phi }
     }
 
-    fn judge(&self, params: &ModelParams, at: Millis, x: f64) -> Judged {
+    fn judge(&self, params: &ModelParams, at: Millis, x: f64, isolated: f32) -> Judged {
         let n = self.samples;
         if n == 0 {
             return Judged {
@@ -310,7 +330,7 @@ impl Model {
                 slow: Slow::default(),
                 slow_evidence: [0.0; 2],
                 expected: x,
-                evidence: [0.0; 4],
+                evidence: [0.0; Detector::ALL.len()],
                 rare: Rare::default(),
                 base_z: 0.0,
                 season: None,
@@ -325,7 +345,7 @@ impl Model {
             seasonal = frame.season.and_then(|s| self.season.rarity(s.residual(x), frame.floor));
             rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
         }
-        let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal);
+        let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
         let Frame { expected, season, intervals, floor, .. } = frame;
         Judged {
             nats,
@@ -400,6 +420,7 @@ impl Model {
         z: &Distances,
         rare: Rare,
         seasonal: Option<f32>,
+        isolated: f32,
     ) -> Fused {
         let has = |d| params.detectors.has(d);
         let n = self.samples;
@@ -443,6 +464,9 @@ impl Model {
         let worth = WORTH * fused;
         // What the young reading may claim shrinks as the histograms gain range of their own.
         let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
+        // Isolation counts only as far as the series' own peaks weigh it.
+        let fused = fused + ISOLATED * (f64::from(isolated) - ISOLATED_FROM).max(0.0);
+        evidence[Detector::Isolation as usize] = isolated;
         let own = (1.0 - w) * young
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
         let mut nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
@@ -450,12 +474,17 @@ impl Model {
         Fused { nats: self.cautious(nats), fused, plain, evidence }
     }
 
+    /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
+    fn youth(&self) -> f64 {
+        (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
+    }
+
     /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
     fn cautious(&self, nats: f64) -> f64 {
         let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
         // About once a day is where peaks crowd: there the tail is told too light.
         let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
-        let youth = self.ledger.youth() * (f64::from(self.samples) / 400.0).min(1.0);
+        let youth = self.youth() * (f64::from(self.samples) / 400.0).min(1.0);
         nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth
     }
 
@@ -592,15 +621,31 @@ impl Model {
     /// The band that the next sample at `at` would be judged by; call before [`Model::observe`].
     /// `None` while warming up, or where `at` is not after the last sample.
     pub fn band(&self, params: &ModelParams, read: &ReadOut, at: Millis) -> Option<Band> {
+        self.band_beside(params, read, at, None)
+    }
+
+    /// [`Model::band`] with the forest that [`Model::observe_beside`] will be told of.
+    pub fn band_beside(
+        &self,
+        params: &ModelParams,
+        read: &ReadOut,
+        at: Millis,
+        forest: Option<&Forest>,
+    ) -> Option<Band> {
         if self.samples.saturating_add(1) < params.min_samples.max(2) || at <= self.last_at {
             return None;
         }
-        Some(Search::new(self, params, read, at).band())
+        Some(Search::new(self, params, read, at, forest).band())
     }
 
     /// Samples taken so far (finite ones), saturating.
     pub fn samples(&self) -> u32 {
         self.samples
+    }
+
+    /// The time of the last sample; [`Millis::MIN`] before the first.
+    pub fn last_at(&self) -> Millis {
+        self.last_at
     }
 
     /// Bytes this model holds on the heap, beside its own size.
@@ -779,7 +824,7 @@ mod tests {
 
     #[test]
     fn every_detector_works_alone() {
-        for detector in Detector::ALL {
+        for detector in Detector::ALL.into_iter().filter(|d| *d != Detector::Isolation) {
             let params = ModelParams { detectors: DetectorSet(0).with(detector), ..ModelParams::default() };
             let mut model = warmed(&params, 300, 15_000);
             let odd =

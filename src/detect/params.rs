@@ -16,15 +16,17 @@ pub enum Detector {
     HoltWinters = 2,
     /// Rarity in decayed histograms.
     Rarity = 3,
+    /// Isolation forest over all series of the rule.
+    Isolation = 4,
 }
 
 impl Detector {
     /// All, in the order of their numbers.
-    pub const ALL: [Detector; 4] =
-        [Detector::Ewma, Detector::ZScore, Detector::HoltWinters, Detector::Rarity];
+    pub const ALL: [Detector; 5] =
+        [Detector::Ewma, Detector::ZScore, Detector::HoltWinters, Detector::Rarity, Detector::Isolation];
     /// The name in `rules.yaml` and in the `detector` label.
     pub fn name(self) -> &'static str {
-        ["ewma", "zscore", "holt_winters", "rarity"][self as usize]
+        ["ewma", "zscore", "holt_winters", "rarity", "isolation"][self as usize]
     }
 }
 
@@ -33,8 +35,8 @@ impl Detector {
 pub struct DetectorSet(pub u8);
 
 impl DetectorSet {
-    /// Every detector: the default.
-    pub const ALL: DetectorSet = DetectorSet(0b1111);
+    /// Every detector that a series runs by itself.
+    pub const DEFAULT: DetectorSet = DetectorSet(0b1111);
     /// Whether a detector is in the set.
     pub fn has(self, detector: Detector) -> bool {
         self.0 >> detector as u8 & 1 == 1
@@ -91,7 +93,7 @@ pub struct ModelParams {
 impl Default for ModelParams {
     fn default() -> Self {
         ModelParams {
-            detectors: DetectorSet::ALL,
+            detectors: DetectorSet::DEFAULT,
             ewma_half_life: Span::minutes(10),
             zscore_window: 64,
             alpha: 0.2,

@@ -114,6 +114,21 @@ impl Rarity {
         (self.quick, self.slow, self.smoothed) = (quick, slow, rare.slow);
     }
 
+    /// Brings the slow evidence to where `times` samples of `x` in a row would have brought it; nothing
+    /// is learnt of them.
+    pub fn dwell(&mut self, x: f64, n: u32, steps: &Steps, floor: f64, season: Option<f32>, times: u32) {
+        for _ in 0..times {
+            self.smoothed = self.judge(x, n, steps, floor, season).slow;
+        }
+    }
+
+    /// Moves to another series: the values seen by `slow`, the running means to `level`.
+    pub fn rebase(&mut self, slow: f64, level: f64) {
+        self.value.shift(slow);
+        self.level.shift(slow);
+        (self.quick, self.slow, self.smoothed) = (level, level, 0.0);
+    }
+
     /// The slow mean: what rarity would expect.
     pub fn expected(&self) -> f64 {
         self.slow

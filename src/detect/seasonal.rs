@@ -155,6 +155,13 @@ impl Keeper {
         }
     }
 
+    /// Moves the season's level by `by`.
+    pub fn shift(&mut self, by: f64) {
+        if let Some(s) = self.held.as_deref_mut() {
+            s.anchor = bounded(s.anchor + by);
+        }
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.held.as_deref().map_or(0, |s| {

@@ -106,6 +106,11 @@ impl Shift {
         self.slope.ledger.learn(at, evidence[1], bar);
     }
 
+    /// Moves to another series, whose level is `level`.
+    pub fn rebase(&mut self, level: f64) {
+        (self.distance, self.quick, self.slow) = (0.0, level, level);
+    }
+
     /// Takes the level that the signal has come to as the new normal.
     pub fn accept(&mut self) {
         self.distance = 0.0;

@@ -3,7 +3,7 @@
 //! The ring holds offsets from an anchor in single precision. Each time it wraps the anchor moves
 //! to the window's mean and the sums are taken anew, so neither rounding nor drift builds up.
 
-use crate::stats::math::{ratio, sqrt};
+use crate::stats::math::{bounded, ratio, sqrt};
 use crate::stats::tail::Tail;
 
 /// State of the detector.
@@ -25,6 +25,10 @@ impl ZScore {
     /// A window of `size` samples (at least 4).
     pub fn new(size: u16) -> ZScore {
         ZScore { ring: vec![0.0; usize::from(size.clamp(4, 4096))].into(), ..ZScore::default() }
+    }
+    /// Moves the window to another mean.
+    pub fn rebase(&mut self, mean: f64) {
+        self.anchor = bounded(mean - self.offset());
     }
     /// The window's mean.
     pub fn expected(&self) -> f64 {

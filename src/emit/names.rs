@@ -234,7 +234,7 @@ pub(super) mod tests {
     }
 
     fn scored(band: Option<Band>) -> OutputValue {
-        let evidence = [1.0, 2.0, 3.0, 4.0];
+        let evidence = [1.0, 2.0, 3.0, 4.0, 0.0];
         OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, interval: 15e3, band, evidence }
     }
 

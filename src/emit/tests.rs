@@ -22,7 +22,7 @@ fn batch(partition: u16, sequence: u64, samples: &[(&str, i64)]) -> Arc<OutputBa
             expected: 0.0,
             interval: 15e3,
             band: None,
-            evidence: [0.0; 4],
+            evidence: [0.0; 5],
         },
         emit: true,
     };

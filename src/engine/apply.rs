@@ -6,6 +6,7 @@ use super::output::{Output, OutputValue};
 use super::pulse::Due;
 use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
+use crate::detect::isolation::Forest;
 use crate::detect::{Band, Model, Verdict};
 use crate::registry::partition::{NEVER, NONE};
 use crate::registry::{Known, Partition, Previous, Series, Signal};
@@ -49,6 +50,8 @@ pub struct Work<'a> {
     pub want_all: bool,
     /// Counts series kept in all partitions, against `limits.max_series`.
     pub kept: &'a std::sync::atomic::AtomicUsize,
+    /// Counts what comes late for its epoch.
+    pub(super) counters: &'a super::epochs::Counters,
 }
 
 enum Payload<'a> {
@@ -347,7 +350,12 @@ impl Work<'_> {
             };
             let mut step = if ignored { Reason::Ignored } else { Reason::Warming };
             if let Reading::Value(value) = reading {
-                let (band, verdict) = judge(rule, &mut signal.model, at, value, ignored);
+                // What teaches nothing tells nothing.
+                let beside = match ignored || !rule.shares() {
+                    true => (None, 0.0),
+                    false => self.share(&mut partition.open, series, rule, signal, at, value),
+                };
+                let (band, verdict) = judge(rule, &mut signal.model, at, value, ignored, beside);
                 match verdict {
                     Some(verdict) => {
                         if !ignored {
@@ -395,13 +403,14 @@ fn judge(
     at: Millis,
     value: f64,
     ignored: bool,
+    (forest, isolated): (Option<&Forest>, f32),
 ) -> (Option<Band>, Option<Verdict>) {
     if ignored {
         let band = Band { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
         return (rule.emit.bands.then_some(band), model.glance(&rule.params, &rule.read, at, value));
     }
-    let band = rule.emit.bands.then(|| model.band(&rule.params, &rule.read, at)).flatten();
-    (band, model.observe(&rule.params, &rule.read, at, value))
+    let band = rule.emit.bands.then(|| model.band_beside(&rule.params, &rule.read, at, forest)).flatten();
+    (band, model.observe_beside(&rule.params, &rule.read, at, value, isolated))
 }
 
 pub(super) fn select(rules: &RuleSet, labels: &crate::labels::Labels) -> Option<u16> {

@@ -4,6 +4,8 @@
 //! body carries the context as of its own position. So a partition's answer is a function of its
 //! state, the context and the samples, whichever thread asks.
 
+use crate::registry::Frozen;
+use crate::registry::summary::epoch;
 use crate::rules::RuleSet;
 use crate::time::Millis;
 use crate::wire::MetricKind;
@@ -30,6 +32,10 @@ pub struct Context {
     pub elected: Arc<Vec<u16>>,
     /// By source group: observed time.
     pub observed: Vec<Millis>,
+    /// The last epoch that is closed: the event clock is two further, or has not started.
+    pub closed: i64,
+    /// The models of closed epochs, the newest first.
+    pub frozen: Arc<[Arc<Frozen>]>,
 }
 
 impl Context {
@@ -41,6 +47,8 @@ impl Context {
             families: Arc::default(),
             elected: Arc::default(),
             observed: Vec::new(),
+            closed: i64::MIN,
+            frozen: Arc::default(),
         }
     }
 
@@ -58,6 +66,13 @@ impl Context {
         }
         elected[usize::from(group)] = replica;
         self.elected = Arc::new(elected);
+    }
+
+    /// The shared models for a sample at a time: the newest of an epoch that ended a whole epoch
+    /// before the sample's own began.
+    pub fn frozen(&self, at: Millis) -> Option<&Frozen> {
+        let newest = epoch(at).saturating_sub(2);
+        self.frozen.iter().find(|frozen| frozen.epoch <= newest).map(Arc::as_ref)
     }
 
     /// Observed time of a group; [`Millis::MIN`] before its first sample.

@@ -2,6 +2,7 @@
 
 use super::apply::{Effects, Work};
 use super::context::Context;
+use super::epochs::Closing;
 use super::identify::Prepared;
 use super::pulse::Due;
 use super::{OutputBatch, Shared, Tally};
@@ -42,6 +43,12 @@ impl Step {
     }
 }
 
+/// What lanes work through.
+enum Task {
+    Body(Arc<Shipped>),
+    Close(Arc<Closing>),
+}
+
 /// A step on its way through the lanes. The last lane to let go of it sends it back.
 struct Shipped {
     step: Step,
@@ -63,7 +70,7 @@ impl Pending {
 
 /// The lanes.
 pub(super) struct Lanes {
-    queues: Vec<Sender<Arc<Shipped>>>,
+    queues: Vec<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -72,12 +79,20 @@ impl Lanes {
     pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Lanes {
         let mut lanes = Lanes { queues: Vec::new(), threads: Vec::new() };
         for lane in 0..count {
-            let (queue, steps) = unbounded::<Arc<Shipped>>();
+            let (queue, steps) = unbounded::<Task>();
             let shared = shared.clone();
             let work = move || {
-                for shipped in steps {
-                    shipped.run(&shared, lane, count);
-                    Shipped::let_go(shipped);
+                for step in steps {
+                    match step {
+                        Task::Body(shipped) => {
+                            shipped.run(&shared, lane, count);
+                            Shipped::let_go(shipped);
+                        }
+                        Task::Close(closing) => {
+                            closing.run(&shared, lane, count);
+                            Closing::let_go(closing);
+                        }
+                    }
                 }
             };
             match std::thread::Builder::new().name(format!("lane-{lane}")).spawn(work) {
@@ -106,10 +121,21 @@ impl Lanes {
         }
         for queue in &self.queues {
             // A lane ends only when the engine is dropped.
-            let _ = queue.send(shipped.clone());
+            let _ = queue.send(Task::Body(shipped.clone()));
         }
         Shipped::let_go(shipped);
         Pending(wait)
+    }
+
+    /// Hands the step that closes epochs to the lanes; called as [`Lanes::submit`] is.
+    pub(super) fn close(&self, closing: Arc<Closing>, shared: &Shared) {
+        if self.queues.is_empty() {
+            closing.run(shared, 0, 1);
+        }
+        for queue in &self.queues {
+            let _ = queue.send(Task::Close(closing.clone()));
+        }
+        Closing::let_go(closing);
     }
 }
 
@@ -163,6 +189,7 @@ impl Shipped {
             latest: self.step.latest,
             want_all: shared.want_all,
             kept: &shared.kept,
+            counters: &shared.epochs,
         };
         work.apply(&mut partition, number, &mut effects);
         partition.sequence = self.step.sequence;

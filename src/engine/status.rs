@@ -7,6 +7,7 @@ use crate::registry::{Partition, Series, Signal};
 use crate::rules::As;
 use crate::time::Millis;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a known series is or is not scored.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,12 +65,22 @@ pub struct EngineStats {
     pub stale: u64,
     /// Alias cache entries.
     pub aliases: u64,
-    /// Bytes by part: `identity`, `index`, `models`, `aliases`.
-    pub bytes: [(&'static str, u64); 4],
+    /// Bytes by part: `identity`, `index`, `models`, `shared` (models), `aliases`.
+    pub bytes: [(&'static str, u64); 5],
     /// The last sequence given out.
     pub sequence: u64,
     /// Rule-set generation.
     pub generation: u64,
+    /// Epochs of which shared models were made.
+    pub epochs: u64,
+    /// Cohorts that lend.
+    pub cohorts: u64,
+    /// Rules that have an isolation forest.
+    pub forests: u64,
+    /// Contributions that came after their epoch was closed.
+    pub late: u64,
+    /// Contributions of series whose cohort is beyond the bound.
+    pub refused: u64,
 }
 
 impl Engine {
@@ -129,17 +140,30 @@ impl Engine {
 
     /// Sizes. Walks all states: not for every second.
     pub fn stats(&self) -> EngineStats {
-        let (sequence, generation) = {
+        let (sequence, context) = {
             let order = self.order.lock();
-            (order.sequence, order.context.generation.into())
+            (order.sequence, order.context.clone())
         };
-        let mut stats = EngineStats { sequence, generation, ..EngineStats::default() };
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let epochs = &self.shared.epochs;
+        let mut stats = EngineStats {
+            sequence,
+            generation: context.generation.into(),
+            epochs: of(&epochs.closed),
+            cohorts: context.frozen.first().map_or(0, |frozen| frozen.priors.len() as u64),
+            forests: context.frozen.first().map_or(0, |frozen| frozen.forests.len() as u64),
+            late: of(&epochs.late),
+            refused: of(&epochs.refused),
+            ..EngineStats::default()
+        };
         let (mut identity, mut index, mut models) = (0, 0, 0);
+        let mut shared: usize = context.frozen.iter().map(|frozen| frozen.bytes()).sum();
         for entry in &self.shared.partitions {
             let partition: &Partition = &entry;
             index += partition.index_bytes();
             identity += partition.series.bytes() + partition.watches.bytes();
             models += partition.signals.bytes();
+            shared += partition.open.values().map(|summary| summary.bytes()).sum::<usize>();
             for (_, series) in partition.series.iter() {
                 stats.series += 1;
                 identity += 32 + series.labels.pairs().len() * size_of::<usize>();
@@ -162,6 +186,7 @@ impl Engine {
             part("identity", identity),
             part("index", index),
             part("models", models),
+            part("shared", shared),
             part("aliases", aliases),
         ];
         stats

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Keeps all that it is told.
 #[derive(Default)]
-struct Kept(Mutex<Vec<Arc<OutputBatch>>>);
+pub(super) struct Kept(pub(super) Mutex<Vec<Arc<OutputBatch>>>);
 
 impl OutputSink for Kept {
     fn take(&self, batch: &Arc<OutputBatch>) {
@@ -21,9 +21,9 @@ impl OutputSink for Kept {
 }
 
 /// A series name, a pod, a time in seconds and a value.
-type Row<'a> = (&'a str, &'a str, i64, f64);
+pub(super) type Row<'a> = (&'a str, &'a str, i64, f64);
 
-fn body(version: Version, rows: &[Row<'_>]) -> Record {
+pub(super) fn body(version: Version, rows: &[Row<'_>]) -> Record {
     let mut encoder = Encoder::new(version);
     for (name, pod, seconds, value) in rows {
         let labels = [("__name__", *name), ("job", "test"), ("pod", *pod)];
@@ -34,7 +34,7 @@ fn body(version: Version, rows: &[Row<'_>]) -> Record {
     Record::Body(Body { version, received: Millis(newest * 1000), bytes: encoder.finish().into() })
 }
 
-fn start(rules_: Vec<Rule>, lanes: usize) -> (Engine, Arc<Kept>) {
+pub(super) fn start(rules_: Vec<Rule>, lanes: usize) -> (Engine, Arc<Kept>) {
     let kept = Arc::new(Kept::default());
     let rules = Arc::new(rules(rules_));
     (Engine::new(rules, lanes, vec![kept.clone() as Arc<dyn OutputSink>]), kept)
@@ -47,7 +47,7 @@ fn noise(pod: usize, t: i64) -> f64 {
 }
 
 /// All scores and stale markers as (series, time, bits), in an order of their own.
-fn digest(kept: &Kept) -> Vec<(String, i64, u64)> {
+pub(super) fn digest(kept: &Kept) -> Vec<(String, i64, u64)> {
     let mut all = Vec::new();
     for batch in kept.0.lock().iter() {
         for output in &batch.outputs {

@@ -1,6 +1,6 @@
 //! One partition: its series, their signals and the index from identity to series.
 
-use super::Slab;
+use super::{Open, Slab};
 use crate::detect::Model;
 use crate::labels::{Labels, SeriesId};
 use crate::rules::As;
@@ -119,6 +119,8 @@ pub struct Partition {
     pub watches: Slab<Watch>,
     /// Where the sweep for forgotten series goes on.
     pub sweep_from: u32,
+    /// What its series have told in the epochs not yet closed.
+    pub open: Open,
     index: HashTable<u32>,
 }
 

@@ -1,7 +1,7 @@
 //! The compiled rules: what the engine reads.
 
 use super::window::Windows;
-use crate::detect::{ModelParams, ReadOut};
+use crate::detect::{Detector, ModelParams, ReadOut};
 use crate::labels::Selector;
 use crate::time::Span;
 use crate::wire::MetricKind;
@@ -98,9 +98,9 @@ pub struct Rule {
     pub silence: Option<Silence>,
     /// Maintenance windows: the file's and its own.
     pub ignore: Windows,
-    /// Labels that learning outlives.
+    /// Labels that learning outlives: the finest cohort is all labels but these.
     pub identity_without: Vec<String>,
-    /// Labels that name the cohort.
+    /// Labels that name the cohort; `metric` is the metric's name.
     pub cohort: Vec<String>,
     /// Outputs.
     pub emit: EmitSet,
@@ -110,6 +110,18 @@ pub struct Rule {
     pub labels: Vec<(String, String)>,
     /// Classic `_bucket` series are skipped unless a rule asks for them.
     pub buckets: bool,
+}
+
+impl Rule {
+    /// Whether its series borrow from each other.
+    pub fn lends(&self) -> bool {
+        !(self.identity_without.is_empty() && self.cohort.is_empty())
+    }
+
+    /// Whether its series make a model together.
+    pub fn shares(&self) -> bool {
+        self.lends() || self.params.detectors.has(Detector::Isolation)
+    }
 }
 
 /// How label sets become identities.
@@ -182,6 +194,11 @@ impl Default for RuleSet {
 }
 
 impl RuleSet {
+    /// Whether series of some rule make a model together.
+    pub fn shares(&self) -> bool {
+        self.rules.iter().any(|rule| rule.shares())
+    }
+
     /// How long a scrape target that is gone must be remembered for the rules with `silence`, where
     /// there is any: the longest `after`, and the time for which a silence is told.
     pub fn silence_keep(&self) -> Option<Span> {

@@ -4,7 +4,7 @@
 //! threefold at a time. Counts are in sixteenths of a sample, so that an odd sample can
 //! teach a part; when the memory is full, a quarter of every bin is forgotten.
 
-use super::math::ln32;
+use super::math::{bounded, ln32};
 
 /// Bins.
 pub const BINS: usize = 32;
@@ -88,6 +88,11 @@ impl Histogram {
             bins,
             quotients: bins.map(|(flat, seen)| flat / seen),
         }
+    }
+
+    /// Moves all values seen by `by`.
+    pub fn shift(&mut self, by: f64) {
+        self.low = bounded(self.low + by);
     }
 
     /// Takes a value; `share` is its weight in sixteenths, at most 16.

@@ -84,13 +84,15 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
             .into(),
         ),
         ("labels", joined(rule.labels.iter().map(|(name, value)| format!("{name}={value:?}")), ", ")),
+        ("identity_without", joined(&rule.identity_without, ", ")),
+        ("cohort", joined(&rule.cohort, ", ")),
         ("buckets", rule.buckets.to_string()),
     ])
 }
 
 /// One column a setting, one row a rule; a setting that all rules leave empty is left out.
 pub(super) fn rules(rules: &RuleSet) -> String {
-    const ORDER: [&str; 19] = [
+    const ORDER: [&str; 21] = [
         "name",
         "match",
         "as",
@@ -109,6 +111,8 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         "emit",
         "emit_when",
         "labels",
+        "identity_without",
+        "cohort",
         "buckets",
     ];
     let mut text = String::new();
@@ -116,7 +120,7 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         let settings = settings(rule);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        // A rule is a block of lines: nineteen columns fit no terminal.
+        // A rule is a block of lines: twenty-one columns fit no terminal.
         table.set_content_arrangement(ContentArrangement::Disabled);
         for name in ORDER {
             match settings.get(name) {

@@ -140,7 +140,7 @@ fn programs_get_problems_and_settings() {
         (value["valid"].as_bool(), value["rules"][0]["false_alarms"].as_str()),
         (Some(true), Some("1 per 30d"))
     );
-    assert_eq!(value["notes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(value["notes"].as_array().map(Vec::len), Some(1));
     let problems = Config::parse("f", "rules: 1").map(|_| ()).expect_err("wrong");
     assert_eq!(list(&problems.0)[0]["path"], "rules");
 }

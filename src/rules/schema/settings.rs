@@ -44,8 +44,6 @@ impl Default for Settings {
     }
 }
 
-const SCORED_LATER: &str = "accepted, and has no effect in this version";
-
 impl Settings {
     /// The defaults, where series are remembered for so long.
     pub(super) fn remembered_for(forget_after: Span) -> Settings {
@@ -86,7 +84,6 @@ impl Settings {
         for (name, to) in [("identity_without", &mut self.identity_without), ("cohort", &mut self.cohort)] {
             if let Some(node) = map.take(name) {
                 set(to, label_names(&node));
-                node.note(SCORED_LATER);
             }
         }
         set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
@@ -259,7 +256,7 @@ fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
     let words = Detector::ALL.map(|detector| (detector.name(), detector));
     let items = node.one_or_many()?;
     if items.is_empty() {
-        node.error("expected at least one of ewma, zscore, holt_winters, rarity");
+        node.error("expected at least one of ewma, zscore, holt_winters, rarity, isolation");
     }
     let mut set = DetectorSet(0);
     for item in items {
@@ -269,6 +266,9 @@ fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
             }
             set = set.with(detector);
         }
+    }
+    if set == DetectorSet(0).with(Detector::Isolation) {
+        node.error("isolation looks at the distances that others keep; add at least one of ewma, zscore, holt_winters, rarity");
     }
     (set.0 > 0).then_some(set)
 }
