@@ -7,8 +7,9 @@ use super::wire::Series;
 use std::iter::once;
 use std::ops::Range;
 
-/// Midnight of 15 November 2023, UTC: a full hour.
-pub const START: i64 = 1_700_006_400_000;
+/// Soon after midnight of 15 November 2023, UTC, and not at a full minute: senders are apart at the full
+/// minutes, where silence is decided, and at the full hours, where shared models are made.
+pub const START: i64 = 1_700_006_400_000 + 287_000;
 /// Milliseconds between samples of a series.
 pub const INTERVAL: i64 = 30_000;
 /// Steps of the fleet: five and a half hours.
@@ -117,8 +118,14 @@ pub fn fleet(markers: bool) -> Vec<Line> {
                 let steps = life.clone().filter(|step| !pauses(*step));
                 let mut samples: Vec<(i64, f64)> =
                     steps.map(|step| (at(step), value(seed, counter, odd(step), step))).collect();
-                if markers && life.end < STEPS && (place + generation).is_multiple_of(3) {
-                    samples.push((at(life.end), f64::from_bits(STALE)));
+                // Some markers come a minute after the series was due, amid what is said of its silence.
+                let late = match slot {
+                    3 => Some(7),
+                    5 => Some(9),
+                    _ => (place + generation).is_multiple_of(3).then_some(0),
+                };
+                if let Some(late) = late.filter(|late| markers && life.end + late < STEPS) {
+                    samples.push((at(life.end + late), f64::from_bits(STALE)));
                 }
                 lines.push(Line {
                     sender,
