@@ -377,7 +377,7 @@ impl Model {
         let sd = self.base.sd();
         // The grain keeps means that fade back from a single blip within one bin of a resting signal.
         let floor = (0.02 * sd).max(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
-        let season = self.season.at(at, params.utc_offset, interval);
+        let season = self.season.at(at, &params.zone, interval);
         let base = Centre { at: self.base.mean, scale: sd.max(grain) };
         let mut frame = Frame {
             expected: base.at,
@@ -551,7 +551,7 @@ impl Model {
         self.season.learn(
             params.season,
             at,
-            params.utc_offset,
+            &params.zone,
             interval,
             x,
             self.base,

@@ -1,6 +1,6 @@
 //! What shapes a model: part of the state's key. What only reads it out is [`ReadOut`].
 
-use crate::time::Span;
+use crate::time::{Span, Zone};
 
 pub use crate::calibrate::readout::{Direction, MinChange, ReadOut};
 
@@ -82,8 +82,8 @@ pub struct ModelParams {
     pub phi: f64,
     /// Seasons.
     pub season: Season,
-    /// Offset of local time from UTC at standard time, in seconds, used by calendar seasons.
-    pub utc_offset: i32,
+    /// Whose local time calendar seasons follow. Default UTC.
+    pub zone: Zone,
     /// Samples before the first score. Default 60.
     pub min_samples: u32,
     /// A shift that lasts this long is the new normal. Default 6 h.
@@ -101,7 +101,7 @@ impl Default for ModelParams {
             gamma: 0.1,
             phi: 0.98,
             season: Season::Auto,
-            utc_offset: 0,
+            zone: Zone::utc(),
             min_samples: 60,
             accept_shift_after: Span::hours(6),
         }
@@ -126,12 +126,12 @@ impl ModelParams {
             self.gamma.to_bits(),
             self.phi.to_bits(),
             season,
-            self.utc_offset as u64,
             u64::from(self.min_samples),
             self.accept_shift_after.0 as u64,
         ] {
             hash.update(&word.to_le_bytes());
         }
+        hash.update(self.zone.name().as_bytes());
         hash.digest()
     }
 }

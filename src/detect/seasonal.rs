@@ -10,7 +10,7 @@ use crate::stats::histogram::{Histogram, Sketch};
 use crate::stats::math::{bounded, sqrt};
 use crate::stats::moments::Moments;
 use crate::stats::season::Profile;
-use crate::time::Millis;
+use crate::time::{Millis, Zone};
 
 const HOUR: i64 = 3_600_000;
 /// Age of the signal before a season is tried.
@@ -66,18 +66,14 @@ pub struct Keeper {
     retry: i64,
 }
 
-fn local(at: Millis, offset: i32) -> i64 {
-    at.0.saturating_add(i64::from(offset) * 1000)
-}
-
 impl Keeper {
     /// The season's value at a time, where it is known and (for `Auto`) not worse than none.
-    pub fn at(&self, at: Millis, offset: i32, interval: f64) -> Option<Expected> {
+    pub fn at(&self, at: Millis, zone: &Zone, interval: f64) -> Option<Expected> {
         let s = self.held.as_deref()?;
         if !s.kept && (s.plain == 0.0 || s.with > WORTH * s.plain) {
             return None;
         }
-        s.expected(local(at, offset), interval)
+        s.expected(zone.local(at), interval)
     }
 
     /// Rarity of a residual, nats.
@@ -96,7 +92,7 @@ impl Keeper {
         &mut self,
         season: Season,
         at: Millis,
-        offset: i32,
+        zone: &Zone,
         interval: f64,
         x: f64,
         slow: Moments,
@@ -131,7 +127,7 @@ impl Keeper {
             }));
         }
         let Some(s) = self.held.as_deref_mut() else { return };
-        let now = local(at, offset);
+        let now = zone.local(at);
         if let Some(expected) = s.expected(now, interval) {
             let value = expected.value;
             let clip = 8.0 * slow.sd().max(floor);
@@ -213,7 +209,7 @@ mod tests {
             let t = k * 300_000;
             let square = if t.rem_euclid(24 * HOUR) < 12 * HOUR { swing } else { -swing };
             let noise = (k * 7 % 11 - 5) as f64 / 5.0;
-            keeper.learn(season, Millis(t + 1), 0, 300_000.0, square + noise, slow, 0.1, 0.01, 16);
+            keeper.learn(season, Millis(t + 1), &Zone::utc(), 300_000.0, square + noise, slow, 0.1, 0.01, 16);
         }
         keeper
     }
@@ -221,11 +217,41 @@ mod tests {
     #[test]
     fn a_season_earns_its_memory_or_gives_it_back() {
         let kept = run(Season::Auto, 10.0);
-        let value = kept.at(Millis(6 * 24 * HOUR + 3 * HOUR), 0, 300_000.0);
+        let value = kept.at(Millis(6 * 24 * HOUR + 3 * HOUR), &Zone::utc(), 300_000.0);
         assert!(value.is_some_and(|v| (v.value - 10.0).abs() < 1.0), "{value:?}");
         assert!(kept.heap_bytes() > 0);
         assert_eq!(run(Season::Auto, 0.0).heap_bytes(), 0);
         assert!(run(Season::Fixed { daily: true, weekly: false }, 0.0).heap_bytes() > 0);
         assert_eq!(run(Season::None, 10.0).heap_bytes(), 0);
+    }
+
+    #[test]
+    fn nine_in_the_morning_stays_there_when_the_clocks_change() {
+        let zone = Zone::named("Europe/Berlin").expect("known");
+        let mut keeper = Keeper::default();
+        // 2026-03-19 to 2026-04-02, over the change on 2026-03-29: an hour of work from 9 local time.
+        let (from, interval) = (1_773_878_400_000i64, 300_000.0);
+        let busy = |at: i64| zone.local(Millis(at)).rem_euclid(24 * HOUR) / HOUR == 9;
+        let mut expected = Vec::new();
+        for k in 0..(14 * 288i64) {
+            let at = from + k * 300_000;
+            let x = if busy(at) { 50.0 } else { 10.0 };
+            if k > 3 * 288 {
+                let told = keeper.at(Millis(at), &zone, interval).expect("known by then");
+                assert!((told.value - x).abs() < 1e-3, "{at}: {told:?}, not {x}");
+                expected.push((at, told.value));
+            }
+            let slow = Moments { mean: 12.0, var: 60.0 };
+            let season = Season::Fixed { daily: true, weekly: false };
+            keeper.learn(season, Millis(at), &zone, interval, x, slow, 0.1, 0.01, 16);
+        }
+        // It is 8:00 UTC in winter and 7:00 UTC in summer.
+        let hours = |from: i64, to: i64| {
+            let on = expected.iter().filter(|(at, v)| (from..to).contains(at) && *v > 40.0);
+            on.map(|(at, _)| at.rem_euclid(24 * HOUR) / HOUR).collect::<std::collections::BTreeSet<_>>()
+        };
+        let change = 1_774_746_000_000;
+        assert!(hours(0, change).into_iter().eq([8]));
+        assert!(hours(change, i64::MAX).into_iter().eq([7]));
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
             }
             .into(),
         ),
-        ("utc_offset", format!("{:+.2} h", f64::from(params.utc_offset) / 3600.0)),
+        ("timezone", params.zone.to_string()),
         ("detectors", joined(detectors.map(Detector::name), ", ")),
         (
             "models",
@@ -105,7 +105,7 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         "min_samples",
         "accept_shift_after",
         "season",
-        "utc_offset",
+        "timezone",
         "detectors",
         "models",
         "emit",

@@ -5,9 +5,9 @@ use crate::detect::{Detector, DetectorSet, Direction, ModelParams, ReadOut, Seas
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
 use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
-use crate::rules::window::{Windows, zone};
+use crate::rules::window::Windows;
 use crate::rules::yaml::{Map, Node};
-use crate::time::Span;
+use crate::time::{Span, Zone};
 
 /// A rule without its name and selectors.
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ impl Settings {
 
     fn season(&mut self, map: &mut Map<'_>) {
         set(&mut self.params.season, map.take("season").and_then(|node| season(&node)));
-        set(&mut self.params.utc_offset, map.take("timezone").and_then(|node| node.parse(standard_offset)));
+        set(&mut self.params.zone, map.take("timezone").and_then(|node| node.parse(Zone::named)));
     }
 
     fn outputs(&mut self, map: &mut Map<'_>, names: OutputNames) {
@@ -302,16 +302,6 @@ fn season(node: &Node<'_>) -> Option<Season> {
         }
     }
     Some(Season::Fixed { daily, weekly })
-}
-
-/// Seconds from UTC to a zone's standard time. No clock is read: the same file gives the same offset
-/// at any time of the year, so a restart in summer does not start the models anew.
-fn standard_offset(name: &str) -> Result<i32, String> {
-    let zone = zone(name)?;
-    // 2026-01-15 and 2026-07-15, noon UTC: the smaller offset is standard time in both hemispheres.
-    let instants = [1_768_478_400, 1_784_116_800].map(jiff::Timestamp::from_second);
-    let offsets = instants.into_iter().flatten().map(|instant| zone.to_offset(instant).seconds());
-    Ok(offsets.min().unwrap_or(0))
 }
 
 fn emit(node: &Node<'_>) -> Option<EmitSet> {

@@ -85,12 +85,14 @@ fn every_field_of_a_rule() {
 }
 
 #[test]
-fn a_time_zone_is_its_standard_time() {
-    for (zone, hours) in
-        [("UTC", 0), ("Europe/Berlin", 1), ("America/New_York", -5), ("Australia/Sydney", 10)]
-    {
-        assert_eq!(rule_of(&format!("timezone: {zone}")).params.utc_offset, hours * 3600, "{zone}");
-    }
+fn a_time_zone_is_part_of_the_models_key() {
+    let keys = ["UTC", "Europe/Berlin", "Europe/Paris"].map(|zone| {
+        let params = rule_of(&format!("timezone: {zone}")).params;
+        assert_eq!(params.zone.name(), zone);
+        params.key()
+    });
+    assert!(keys[0] != keys[1] && keys[1] != keys[2]);
+    assert_eq!(keys[0], rule_of("direction: up").params.key());
     assert!(problem_of("timezone: Mars/Base").contains("not a known time zone"));
 }
 
