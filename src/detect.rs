@@ -16,4 +16,4 @@ mod shift;
 pub mod zscore;
 
 pub use model::{Band, Model, Verdict};
-pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, ReadOut, Season};
+pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, Periods, ReadOut, Season};

@@ -51,13 +51,10 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
         (
             "season",
             match params.season {
-                Season::None => "none",
-                Season::Auto => "auto",
-                Season::Fixed { daily: true, weekly: true } => "24h, 7d",
-                Season::Fixed { daily: true, .. } => "24h",
-                Season::Fixed { .. } => "7d",
-            }
-            .into(),
+                Season::None => "none".into(),
+                Season::Auto => "auto".into(),
+                Season::Fixed(periods) => periods.to_string(),
+            },
         ),
         ("timezone", params.zone.to_string()),
         ("detectors", joined(detectors.map(Detector::name), ", ")),

@@ -1,7 +1,7 @@
 //! What may stand in `defaults` and in each rule.
 
 use super::{LATER, is_label_name, label_names};
-use crate::detect::{Detector, DetectorSet, Direction, ModelParams, ReadOut, Season};
+use crate::detect::{Detector, DetectorSet, Direction, ModelParams, Periods, ReadOut, Season};
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
 use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
@@ -274,34 +274,30 @@ fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
 }
 
 fn season(node: &Node<'_>) -> Option<Season> {
-    let only = |what: &str| format!("seasons of {what} are not supported yet; use 24h, 7d, auto or none");
     if node.is_scalar() {
         return node.parse(|text| match text {
             "none" => Ok(Season::None),
             "auto" => Ok(Season::Auto),
             _ => match Span::parse(text) {
-                Ok(Span::DAY) => Ok(Season::Fixed { daily: true, weekly: false }),
-                Ok(span) if span == Span::days(7) => Ok(Season::Fixed { daily: false, weekly: true }),
-                Ok(span) => Err(only(&span.to_string())),
+                Ok(span) => Periods::new(&[span]).map(Season::Fixed),
                 Err(_) => Err(format!("expected none, auto or a list such as [24h, 7d], found {text:?}")),
             },
         });
     }
-    let (mut daily, mut weekly) = (false, false);
     let items = node.list()?;
-    if items.is_empty() {
-        node.error("expected none, auto or a list such as [24h, 7d]");
+    let wanted = items.len();
+    let spans: Vec<Span> =
+        items.iter().filter_map(|item| item.duration(Periods::LEAST..=Periods::MOST)).collect();
+    if spans.len() < wanted {
+        return None;
     }
-    for item in items {
-        match item.duration(Span(1)..=Span(i64::MAX)) {
-            Some(span) if span == Span::DAY && !daily => daily = true,
-            Some(span) if span == Span::days(7) && !weekly => weekly = true,
-            Some(span) if span == Span::DAY || span == Span::days(7) => item.error("named twice"),
-            Some(span) => item.error(only(&span.to_string())),
-            None => {}
+    match Periods::new(&spans) {
+        Ok(periods) => Some(Season::Fixed(periods)),
+        Err(wrong) => {
+            node.error(wrong);
+            None
         }
     }
-    Some(Season::Fixed { daily, weekly })
 }
 
 fn emit(node: &Node<'_>) -> Option<EmitSet> {
