@@ -22,4 +22,4 @@ pub mod zscore;
 
 pub use kind::Kind;
 pub use model::{Band, Model, Verdict};
-pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, ReadOut, Season};
+pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, Periods, ReadOut, Season};

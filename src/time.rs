@@ -2,6 +2,10 @@
 //!
 //! No clock is read here. Rooms that need the time of day take it as an argument.
 
+mod zone;
+
+pub use zone::{Zone, calendar};
+
 use std::fmt;
 
 /// A point in time: milliseconds since the Unix epoch, may be negative.

@@ -147,11 +147,9 @@ fn rule(rule: &Rule) -> Value {
         "quiet": rule.read.quiet.map(|quiet| quiet.to_string()),
         "min_samples": rule.params.min_samples,
         "season": match rule.params.season {
-            Season::None => vec!["none"],
-            Season::Auto => vec!["auto"],
-            Season::Fixed { daily, weekly } => {
-                [("24h", daily), ("7d", weekly)].into_iter().filter_map(|(name, on)| on.then_some(name)).collect()
-            }
+            Season::None => vec!["none".to_string()],
+            Season::Auto => vec!["auto".to_string()],
+            Season::Fixed(periods) => periods.to_string().split(", ").map(str::to_string).collect(),
         },
         "accept_shift_after": rule.params.accept_shift_after.to_string(),
         "ignore": rule.ignore.iter().map(|one| window(one)).collect::<Vec<_>>(),

@@ -291,7 +291,7 @@ impl Model {
         model.base.mean = bounded(model.base.mean + slow);
         model.rarity.rebase(slow, level);
         model.season.shift(slow);
-        let season = model.season.at(at, params.utc_offset, own.interval.ms());
+        let season = model.season.at(at, &params.zone, own.interval.ms());
         let season = season.map_or(0.0, |season| season.value);
         model.ewma.accept(level);
         model.holt.accept(level - season);

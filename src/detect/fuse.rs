@@ -170,7 +170,7 @@ impl Model {
         let sd = self.base.sd();
         // The grain keeps means that fade back from a single blip within one bin of a resting signal.
         let floor = (0.02 * sd).max(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
-        let season = self.season.at(at, params.utc_offset, interval);
+        let season = self.season.at(at, &params.zone, interval);
         let base = Centre { at: self.base.mean, scale: sd.max(grain) };
         let mut frame = Frame {
             expected: base.at,

@@ -305,7 +305,7 @@ impl Model {
         self.season.learn(
             params.season,
             at,
-            params.utc_offset,
+            &params.zone,
             interval,
             x,
             self.base,
@@ -651,7 +651,9 @@ mod tests {
             fixed in any::<bool>(),
         ) {
             let season = if fixed {
-                crate::detect::Season::Fixed { daily: true, weekly: true }
+                crate::detect::Season::Fixed(
+                    crate::detect::Periods::new(&[Span::hours(8), Span::days(7)]).expect("sound"),
+                )
             } else {
                 crate::detect::Season::Auto
             };

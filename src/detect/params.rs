@@ -1,6 +1,7 @@
 //! What shapes a model: part of the state's key. What only reads it out is [`ReadOut`].
 
-use crate::time::Span;
+use crate::time::{Span, Zone};
+use std::fmt;
 
 pub use crate::calibrate::readout::{Direction, MinChange, ReadOut};
 
@@ -66,15 +67,60 @@ impl DetectorSet {
 pub enum Season {
     /// No season.
     None,
-    /// Daily and weekly, joined in when they have been seen and have earned their place.
+    /// A daily and a weekly one, or one of another period, found, each where it has earned its place.
     Auto,
-    /// These periods, always kept: (daily, weekly).
-    Fixed {
-        /// A season of 24 h.
-        daily: bool,
-        /// A season of 7 d.
-        weekly: bool,
-    },
+    /// These periods, always kept.
+    Fixed(Periods),
+}
+
+/// One or two periods of seasons, the shorter first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Periods {
+    first: Span,
+    second: Option<Span>,
+}
+
+impl Periods {
+    /// The shortest period.
+    pub const LEAST: Span = Span::minutes(10);
+    /// The longest period.
+    pub const MOST: Span = Span::days(31);
+
+    /// Periods in any order.
+    ///
+    /// # Errors
+    /// None or more than two, one named twice, or one outside [`Periods::LEAST`] to [`Periods::MOST`].
+    pub fn new(periods: &[Span]) -> Result<Periods, String> {
+        if let Some(wrong) = periods.iter().find(|p| !(Self::LEAST..=Self::MOST).contains(*p)) {
+            let (least, most) = (Self::LEAST, Self::MOST);
+            return Err(format!("a season lasts from {least} to {most}, not {wrong}"));
+        }
+        match *periods {
+            [first] => Ok(Periods { first, second: None }),
+            [a, b] if a == b => Err(format!("the season {a} is named twice")),
+            [a, b] => Ok(Periods { first: a.min(b), second: Some(a.max(b)) }),
+            [] => Err("expected none, auto or a list such as [24h, 7d]".into()),
+            _ => Err("at most two seasons can be kept; leave the others out".into()),
+        }
+    }
+
+    /// The shorter one, or the only one.
+    pub fn first(self) -> Span {
+        self.first
+    }
+
+    /// The longer one of two.
+    pub fn second(self) -> Option<Span> {
+        self.second
+    }
+}
+
+impl fmt::Display for Periods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |span: Span| if span == Span::DAY { "24h".into() } else { span.to_string() };
+        f.write_str(&name(self.first))?;
+        self.second.map_or(Ok(()), |second| write!(f, ", {}", name(second)))
+    }
 }
 
 /// Everything that shapes a model's state. Two equal values share state across rule changes.
@@ -96,8 +142,8 @@ pub struct ModelParams {
     pub phi: f64,
     /// Seasons.
     pub season: Season,
-    /// Offset of local time from UTC at standard time, in seconds, used by calendar seasons.
-    pub utc_offset: i32,
+    /// Whose local time calendar seasons follow. Default UTC.
+    pub zone: Zone,
     /// Samples before the first score. Default 60.
     pub min_samples: u32,
     /// A shift that lasts this long is the new normal. Default 6 h.
@@ -115,7 +161,7 @@ impl Default for ModelParams {
             gamma: 0.1,
             phi: 0.98,
             season: Season::Auto,
-            utc_offset: 0,
+            zone: Zone::utc(),
             min_samples: 60,
             accept_shift_after: Span::hours(6),
         }
@@ -126,10 +172,11 @@ impl ModelParams {
     /// A key of the parameters: equal parameters give equal keys, on every machine.
     pub fn key(&self) -> u64 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        let season = match self.season {
-            Season::None => 0,
-            Season::Auto => 1,
-            Season::Fixed { daily, weekly } => 2 + u64::from(daily) + 2 * u64::from(weekly),
+        let seasons = match self.season {
+            Season::None => [0, 0],
+            Season::Auto => [1, 0],
+            // At least ten minutes, so neither of the above.
+            Season::Fixed(p) => [p.first.0 as u64, p.second.map_or(0, |second| second.0 as u64)],
         };
         for word in [
             u64::from(self.detectors.0),
@@ -139,13 +186,14 @@ impl ModelParams {
             self.beta.to_bits(),
             self.gamma.to_bits(),
             self.phi.to_bits(),
-            season,
-            self.utc_offset as u64,
+            seasons[0],
+            seasons[1],
             u64::from(self.min_samples),
             self.accept_shift_after.0 as u64,
         ] {
             hash.update(&word.to_le_bytes());
         }
+        hash.update(self.zone.name().as_bytes());
         hash.digest()
     }
 }

@@ -9,8 +9,8 @@ use crate::detect::Season;
 use crate::stats::histogram::{Histogram, Sketch};
 use crate::stats::math::{bounded, sqrt};
 use crate::stats::moments::Moments;
-use crate::stats::season::Profile;
-use crate::time::Millis;
+use crate::stats::season::{Now, Profile};
+use crate::time::{Millis, Span, Zone};
 
 const HOUR: i64 = 3_600_000;
 /// Age of the signal before a season is tried.
@@ -30,8 +30,9 @@ const CLEAR: f64 = 0.4;
 pub struct Seasonal {
     anchor: f64,
     started: Millis,
-    daily: Option<Profile>,
-    weekly: Option<Profile>,
+    first: Profile,
+    /// On what the first leaves.
+    second: Option<Profile>,
     plain: f64,
     with: f64,
     kept: bool,
@@ -66,18 +67,14 @@ pub struct Keeper {
     retry: i64,
 }
 
-fn local(at: Millis, offset: i32) -> i64 {
-    at.0.saturating_add(i64::from(offset) * 1000)
-}
-
 impl Keeper {
     /// The season's value at a time, where it is known and (for `Auto`) not worse than none.
-    pub fn at(&self, at: Millis, offset: i32, interval: f64) -> Option<Expected> {
+    pub fn at(&self, at: Millis, zone: &Zone, interval: f64) -> Option<Expected> {
         let s = self.held.as_deref()?;
         if !s.kept && (s.plain == 0.0 || s.with > WORTH * s.plain) {
             return None;
         }
-        s.expected(local(at, offset), interval)
+        s.expected(Now::of(at, zone), interval)
     }
 
     /// Rarity of a residual, nats.
@@ -96,7 +93,7 @@ impl Keeper {
         &mut self,
         season: Season,
         at: Millis,
-        offset: i32,
+        zone: &Zone,
         interval: f64,
         x: f64,
         slow: Moments,
@@ -104,14 +101,11 @@ impl Keeper {
         floor: f64,
         share: u16,
     ) {
-        let (daily, weekly, fixed) = match season {
+        let (first, second, fixed) = match season {
             Season::None => return,
-            Season::Auto => (true, false, false),
-            Season::Fixed { daily, weekly } => (daily, weekly, true),
+            Season::Auto => (Span::DAY, None, false),
+            Season::Fixed(periods) => (periods.first(), periods.second(), true),
         };
-        if !daily && !weekly {
-            return;
-        }
         if self.retry == 0 {
             self.retry = if fixed { at.0 } else { at.0.saturating_add(TRY_AFTER) };
         }
@@ -122,8 +116,8 @@ impl Keeper {
             self.held = Some(Box::new(Seasonal {
                 anchor: x,
                 started: at,
-                daily: daily.then(Profile::daily),
-                weekly: weekly.then(Profile::weekly),
+                first: Profile::of(first.0),
+                second: second.map(|second| Profile::of(second.0)),
                 plain: 0.0,
                 with: 0.0,
                 kept: fixed,
@@ -131,7 +125,7 @@ impl Keeper {
             }));
         }
         let Some(s) = self.held.as_deref_mut() else { return };
-        let now = local(at, offset);
+        let now = Now::of(at, zone);
         if let Some(expected) = s.expected(now, interval) {
             let value = expected.value;
             let clip = 8.0 * slow.sd().max(floor);
@@ -147,7 +141,7 @@ impl Keeper {
         if !s.kept && (clear || age > 24 * HOUR + COMPARE) {
             if s.with < WORTH * s.plain {
                 s.kept = true;
-                s.weekly = Some(Profile::weekly());
+                s.second = Some(Profile::of(Span::days(7).0));
             } else {
                 self.held = None;
                 self.retry = at.0.saturating_add(RETRY);
@@ -165,39 +159,27 @@ impl Keeper {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.held.as_deref().map_or(0, |s| {
-            size_of::<Seasonal>()
-                + s.daily.as_ref().map_or(0, Profile::heap_bytes)
-                + s.weekly.as_ref().map_or(0, Profile::heap_bytes)
+            size_of::<Seasonal>() + s.first.heap_bytes() + s.second.as_ref().map_or(0, Profile::heap_bytes)
         })
     }
 }
 
 impl Seasonal {
-    fn expected(&self, now: i64, interval: f64) -> Option<Expected> {
-        let week = self.weekly.as_ref().and_then(|w| Some((w.at(now, interval)?, w.around(now, interval)?)));
-        let day = self.daily.as_ref().map(|d| Some((d.at(now, interval)?, d.around(now, interval)?)));
-        let none = (0.0, (0.0, 0.0));
-        let (day, week) = match day {
-            Some(day) => (day?, week.unwrap_or(none)),
-            None => (none, week?),
-        };
-        let value = self.anchor + day.0 + week.0;
-        let (low, high) = (self.anchor + day.1.0 + week.1.0, self.anchor + day.1.1 + week.1.1);
+    fn expected(&self, now: Now, interval: f64) -> Option<Expected> {
+        let told = |p: &Profile| Some((p.at(now, interval)?, p.around(now, interval)?));
+        let first = told(&self.first)?;
+        let second = self.second.as_ref().and_then(told).unwrap_or((0.0, (0.0, 0.0)));
+        let value = self.anchor + first.0 + second.0;
+        let (low, high) = (self.anchor + first.1.0 + second.1.0, self.anchor + first.1.1 + second.1.1);
         Some(Expected { value, low: low.min(value), high: high.max(value), usual: sqrt(self.with) })
     }
 
-    fn teach(&mut self, now: i64, interval: f64, x: f64, gamma: f64) {
-        let mut rest = x - self.anchor;
-        if let Some(daily) = &mut self.daily {
-            let before = daily.at(now, interval);
-            daily.learn(now, interval, rest, gamma);
-            match before {
-                Some(value) => rest -= value,
-                None => return,
-            }
-        }
-        if let Some(weekly) = &mut self.weekly {
-            weekly.learn(now, interval, rest, gamma);
+    fn teach(&mut self, now: Now, interval: f64, x: f64, gamma: f64) {
+        let rest = x - self.anchor;
+        let before = self.first.at(now, interval);
+        self.first.learn(now, interval, rest, gamma);
+        if let (Some(value), Some(second)) = (before, &mut self.second) {
+            second.learn(now, interval, rest - value, gamma);
         }
     }
 }
@@ -205,6 +187,11 @@ impl Seasonal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Periods;
+
+    fn fixed(periods: &[Span]) -> Season {
+        Season::Fixed(Periods::new(periods).expect("sound"))
+    }
 
     fn run(season: Season, swing: f64) -> Keeper {
         let mut keeper = Keeper::default();
@@ -213,7 +200,7 @@ mod tests {
             let t = k * 300_000;
             let square = if t.rem_euclid(24 * HOUR) < 12 * HOUR { swing } else { -swing };
             let noise = (k * 7 % 11 - 5) as f64 / 5.0;
-            keeper.learn(season, Millis(t + 1), 0, 300_000.0, square + noise, slow, 0.1, 0.01, 16);
+            keeper.learn(season, Millis(t + 1), &Zone::utc(), 300_000.0, square + noise, slow, 0.1, 0.01, 16);
         }
         keeper
     }
@@ -221,11 +208,41 @@ mod tests {
     #[test]
     fn a_season_earns_its_memory_or_gives_it_back() {
         let kept = run(Season::Auto, 10.0);
-        let value = kept.at(Millis(6 * 24 * HOUR + 3 * HOUR), 0, 300_000.0);
+        let value = kept.at(Millis(6 * 24 * HOUR + 3 * HOUR), &Zone::utc(), 300_000.0);
         assert!(value.is_some_and(|v| (v.value - 10.0).abs() < 1.0), "{value:?}");
         assert!(kept.heap_bytes() > 0);
         assert_eq!(run(Season::Auto, 0.0).heap_bytes(), 0);
-        assert!(run(Season::Fixed { daily: true, weekly: false }, 0.0).heap_bytes() > 0);
+        assert!(run(fixed(&[Span::DAY]), 0.0).heap_bytes() > 0);
         assert_eq!(run(Season::None, 10.0).heap_bytes(), 0);
+    }
+
+    #[test]
+    fn nine_in_the_morning_stays_there_when_the_clocks_change() {
+        let zone = Zone::named("Europe/Berlin").expect("known");
+        let mut keeper = Keeper::default();
+        // 2026-03-19 to 2026-04-02, over the change on 2026-03-29: an hour of work from 9 local time.
+        let (from, interval) = (1_773_878_400_000i64, 300_000.0);
+        let busy = |at: i64| zone.local(Millis(at)).rem_euclid(24 * HOUR) / HOUR == 9;
+        let mut expected = Vec::new();
+        for k in 0..(14 * 288i64) {
+            let at = from + k * 300_000;
+            let x = if busy(at) { 50.0 } else { 10.0 };
+            if k > 3 * 288 {
+                let told = keeper.at(Millis(at), &zone, interval).expect("known by then");
+                assert!((told.value - x).abs() < 1e-3, "{at}: {told:?}, not {x}");
+                expected.push((at, told.value));
+            }
+            let slow = Moments { mean: 12.0, var: 60.0 };
+            let season = fixed(&[Span::DAY]);
+            keeper.learn(season, Millis(at), &zone, interval, x, slow, 0.1, 0.01, 16);
+        }
+        // It is 8:00 UTC in winter and 7:00 UTC in summer.
+        let hours = |from: i64, to: i64| {
+            let on = expected.iter().filter(|(at, v)| (from..to).contains(at) && *v > 40.0);
+            on.map(|(at, _)| at.rem_euclid(24 * HOUR) / HOUR).collect::<std::collections::BTreeSet<_>>()
+        };
+        let change = 1_774_746_000_000;
+        assert!(hours(0, change).into_iter().eq([8]));
+        assert!(hours(change, i64::MAX).into_iter().eq([7]));
     }
 }

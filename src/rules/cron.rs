@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     fn zone(name: &str) -> TimeZone {
-        super::super::window::zone(name).expect(name)
+        crate::time::calendar(name).expect(name)
     }
 
     fn at(text: &str) -> Millis {

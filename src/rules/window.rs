@@ -8,18 +8,8 @@ use super::cron::Cron;
 use crate::labels::Selector;
 use crate::time::{Millis, Span};
 use arc_swap::ArcSwap;
-use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::tz::TimeZone;
 use std::sync::Arc;
-
-/// A zone by its IANA name, from the tables built in: the same on every machine.
-///
-/// # Errors
-/// Not a known name.
-pub fn zone(name: &str) -> Result<TimeZone, String> {
-    TimeZoneDatabase::bundled()
-        .get(name)
-        .map_err(|_| format!("{name:?} is not a known time zone; write a name such as Europe/Berlin or UTC"))
-}
 
 /// When a window is open.
 #[derive(Clone, Debug)]
@@ -178,7 +168,7 @@ mod tests {
         let when = When::Cron {
             cron: Cron::parse(text).expect(text),
             duration,
-            zone: zone(zone_name).expect(zone_name),
+            zone: crate::time::calendar(zone_name).expect(zone_name),
         };
         Window { when, selectors: Vec::new(), comment: None }
     }

@@ -51,15 +51,12 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
         (
             "season",
             match params.season {
-                Season::None => "none",
-                Season::Auto => "auto",
-                Season::Fixed { daily: true, weekly: true } => "24h, 7d",
-                Season::Fixed { daily: true, .. } => "24h",
-                Season::Fixed { .. } => "7d",
-            }
-            .into(),
+                Season::None => "none".into(),
+                Season::Auto => "auto".into(),
+                Season::Fixed(periods) => periods.to_string(),
+            },
         ),
-        ("utc_offset", format!("{:+.2} h", f64::from(params.utc_offset) / 3600.0)),
+        ("timezone", params.zone.to_string()),
         ("detectors", joined(detectors.map(Detector::name), ", ")),
         (
             "models",
@@ -105,7 +102,7 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         "min_samples",
         "accept_shift_after",
         "season",
-        "utc_offset",
+        "timezone",
         "detectors",
         "models",
         "emit",

@@ -3,9 +3,9 @@
 use crate::labels::Selector;
 use crate::rules::cron::Cron;
 use crate::rules::selector;
-use crate::rules::window::{When, Window, zone};
+use crate::rules::window::{When, Window};
 use crate::rules::yaml::{Map, Node};
-use crate::time::{Millis, Span};
+use crate::time::{Millis, Span, calendar};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ fn when(map: &mut Map<'_>) -> Option<When> {
             map.node.error("`duration` is missing: how long the window is open, such as 2h");
         }
         let duration = duration.and_then(|node| node.duration(Span::MINUTE..=Window::LONGEST));
-        let zone = timezone.map_or(Some(TimeZone::UTC), |node| node.parse(zone));
+        let zone = timezone.map_or(Some(TimeZone::UTC), |node| node.parse(calendar));
         return Some(When::Cron { cron: cron?, duration: duration?, zone: zone? });
     }
     for (node, what) in [

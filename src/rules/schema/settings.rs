@@ -1,13 +1,13 @@
 //! What may stand in `defaults` and in each rule.
 
 use super::{LATER, is_label_name, label_names};
-use crate::detect::{Detector, DetectorSet, Direction, ModelParams, ReadOut, Season};
+use crate::detect::{Detector, DetectorSet, Direction, ModelParams, Periods, ReadOut, Season};
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
 use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
-use crate::rules::window::{Windows, zone};
+use crate::rules::window::Windows;
 use crate::rules::yaml::{Map, Node};
-use crate::time::Span;
+use crate::time::{Span, Zone};
 
 /// A rule without its name and selectors.
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ impl Settings {
 
     fn season(&mut self, map: &mut Map<'_>) {
         set(&mut self.params.season, map.take("season").and_then(|node| season(&node)));
-        set(&mut self.params.utc_offset, map.take("timezone").and_then(|node| node.parse(standard_offset)));
+        set(&mut self.params.zone, map.take("timezone").and_then(|node| node.parse(Zone::named)));
     }
 
     fn outputs(&mut self, map: &mut Map<'_>, names: OutputNames) {
@@ -274,44 +274,30 @@ fn detector_set(node: &Node<'_>) -> Option<DetectorSet> {
 }
 
 fn season(node: &Node<'_>) -> Option<Season> {
-    let only = |what: &str| format!("seasons of {what} are not supported yet; use 24h, 7d, auto or none");
     if node.is_scalar() {
         return node.parse(|text| match text {
             "none" => Ok(Season::None),
             "auto" => Ok(Season::Auto),
             _ => match Span::parse(text) {
-                Ok(Span::DAY) => Ok(Season::Fixed { daily: true, weekly: false }),
-                Ok(span) if span == Span::days(7) => Ok(Season::Fixed { daily: false, weekly: true }),
-                Ok(span) => Err(only(&span.to_string())),
+                Ok(span) => Periods::new(&[span]).map(Season::Fixed),
                 Err(_) => Err(format!("expected none, auto or a list such as [24h, 7d], found {text:?}")),
             },
         });
     }
-    let (mut daily, mut weekly) = (false, false);
     let items = node.list()?;
-    if items.is_empty() {
-        node.error("expected none, auto or a list such as [24h, 7d]");
+    let wanted = items.len();
+    let spans: Vec<Span> =
+        items.iter().filter_map(|item| item.duration(Periods::LEAST..=Periods::MOST)).collect();
+    if spans.len() < wanted {
+        return None;
     }
-    for item in items {
-        match item.duration(Span(1)..=Span(i64::MAX)) {
-            Some(span) if span == Span::DAY && !daily => daily = true,
-            Some(span) if span == Span::days(7) && !weekly => weekly = true,
-            Some(span) if span == Span::DAY || span == Span::days(7) => item.error("named twice"),
-            Some(span) => item.error(only(&span.to_string())),
-            None => {}
+    match Periods::new(&spans) {
+        Ok(periods) => Some(Season::Fixed(periods)),
+        Err(wrong) => {
+            node.error(wrong);
+            None
         }
     }
-    Some(Season::Fixed { daily, weekly })
-}
-
-/// Seconds from UTC to a zone's standard time. No clock is read: the same file gives the same offset
-/// at any time of the year, so a restart in summer does not start the models anew.
-fn standard_offset(name: &str) -> Result<i32, String> {
-    let zone = zone(name)?;
-    // 2026-01-15 and 2026-07-15, noon UTC: the smaller offset is standard time in both hemispheres.
-    let instants = [1_768_478_400, 1_784_116_800].map(jiff::Timestamp::from_second);
-    let offsets = instants.into_iter().flatten().map(|instant| zone.to_offset(instant).seconds());
-    Ok(offsets.min().unwrap_or(0))
 }
 
 fn emit(node: &Node<'_>) -> Option<EmitSet> {

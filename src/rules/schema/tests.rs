@@ -1,5 +1,5 @@
 use super::*;
-use crate::detect::{Detector, DetectorSet, Direction, MinChange, Season};
+use crate::detect::{Detector, DetectorSet, Direction, MinChange, Periods, Season};
 use crate::rules::model::{As, EmitSet, EmitWhen, Silence};
 
 fn parse(text: &str) -> RuleSet {
@@ -59,15 +59,30 @@ rules:
     assert!(b.params.detectors.has(Detector::Rarity) && !b.params.detectors.has(Detector::Ewma));
 }
 
+fn fixed(periods: &[Span]) -> Season {
+    Season::Fixed(Periods::new(periods).expect("sound"))
+}
+
+#[test]
+fn seasons_of_other_periods_are_other_models() {
+    let texts = ["none", "auto", "[24h]", "[7d]", "[24h, 7d]", "[90m]", "[90m, 7d]", "[31d]", "[10m]"];
+    let keys: std::collections::BTreeSet<_> =
+        texts.iter().map(|text| rule_of(&format!("season: {text}")).params.key()).collect();
+    assert_eq!(keys.len(), texts.len());
+    assert_eq!(rule_of("season: [7d, 24h]").params.key(), rule_of("season: [1d, 1w]").params.key());
+}
+
 #[test]
 fn every_field_of_a_rule() {
     let rule = rule_of("as: [rate, quantile(0.99)]");
     assert_eq!(rule.transforms, [As::Rate, As::Quantile(0.99)]);
     assert_eq!(rule_of("as: auto").transforms, []);
     assert_eq!(rule_of("direction: up").read.direction, Direction::Up);
-    assert_eq!(rule_of("season: [7d, 24h]").params.season, Season::Fixed { daily: true, weekly: true });
+    assert_eq!(rule_of("season: [7d, 24h]").params.season, fixed(&[Span::DAY, Span::days(7)]));
+    assert_eq!(rule_of("season: [90m]").params.season, fixed(&[Span::minutes(90)]));
+    assert_eq!(rule_of("season: [8h, 7d]").params.season, fixed(&[Span::hours(8), Span::days(7)]));
     assert_eq!(rule_of("season: none").params.season, Season::None);
-    assert_eq!(rule_of("season: 1d").params.season, Season::Fixed { daily: true, weekly: false });
+    assert_eq!(rule_of("season: 1d").params.season, fixed(&[Span::DAY]));
     assert_eq!(rule_of("emit_when: changed").emit_when, EmitWhen::Changed);
     assert_eq!(rule_of("silence: {after: 5m}").silence, Some(Silence { after: Span::minutes(5) }));
     assert_eq!(rule_of("identity_without: [pod]").identity_without, ["pod"]);
@@ -85,12 +100,14 @@ fn every_field_of_a_rule() {
 }
 
 #[test]
-fn a_time_zone_is_its_standard_time() {
-    for (zone, hours) in
-        [("UTC", 0), ("Europe/Berlin", 1), ("America/New_York", -5), ("Australia/Sydney", 10)]
-    {
-        assert_eq!(rule_of(&format!("timezone: {zone}")).params.utc_offset, hours * 3600, "{zone}");
-    }
+fn a_time_zone_is_part_of_the_models_key() {
+    let keys = ["UTC", "Europe/Berlin", "Europe/Paris"].map(|zone| {
+        let params = rule_of(&format!("timezone: {zone}")).params;
+        assert_eq!(params.zone.name(), zone);
+        params.key()
+    });
+    assert!(keys[0] != keys[1] && keys[1] != keys[2]);
+    assert_eq!(keys[0], rule_of("direction: up").params.key());
     assert!(problem_of("timezone: Mars/Base").contains("not a known time zone"));
 }
 
@@ -119,7 +136,11 @@ fn each_mistake_is_named_where_it_stands() {
         ("as: [rate, rate]", "r:4:14: rules[0].as[1]", "twice"),
         ("as: quantile(1.5)", "r:4:7: rules[0].as", "from 0 to 1"),
         ("direction: upp", "r:4:14: rules[0].direction", "did you mean \"up\"?"),
-        ("season: [12h]", "r:4:12: rules[0].season[0]", "not supported yet"),
+        ("season: [5m]", "r:4:12: rules[0].season[0]", "from 10m to 31d"),
+        ("season: 32d", "r:4:11: rules[0].season", "a season lasts from 10m to 31d, not 32d"),
+        ("season: [24h, 7d, 8h]", "r:4:11: rules[0].season", "at most two seasons"),
+        ("season: [24h, 1d]", "r:4:11: rules[0].season", "the season 1d is named twice"),
+        ("season: []", "r:4:11: rules[0].season", "expected none, auto or a list"),
         ("false_alarms: often", "r:4:17: rules[0].false_alarms", "1 per 30d"),
         ("min_change: {relative: ten}", "r:4:26: rules[0].min_change.relative", "10% or 0.1"),
         ("min_change: {absolute: -1}", "r:4:26: rules[0].min_change.absolute", "at least 0"),
