@@ -14,8 +14,8 @@ pub const START: i64 = 1_700_006_400_000 + 287_000;
 pub const INTERVAL: i64 = 30_000;
 /// Steps of the fleet: five and a half hours.
 pub const STEPS: usize = 660;
-/// Steps after which all senders wait for each other: ten minutes.
-pub const ROUND: usize = 20;
+/// Steps after which all senders wait for each other: 22 minutes.
+pub const ROUND: usize = 44;
 /// Senders; 0 and 1 are of one cluster.
 pub const SENDERS: usize = 4;
 const SLOTS: usize = 8;
