@@ -9,7 +9,7 @@ use crate::stats::math::ln;
 /// Time before a flat line is told, ms: a weekend is within it.
 const SEEN: i64 = 8 * 86_400_000;
 /// A rest counts from this many times the longest before it,
-const LONGER: f32 = 1.5;
+const LONGER: f32 = 3.0;
 /// which is taken for at least so many samples.
 const SHORTEST: f32 = 4.0;
 /// Time in which the longest rest is forgotten by half, ms.
@@ -17,7 +17,9 @@ const FORGET: f32 = 30.0 * 86_400_000.0;
 /// Gain of the share of samples at rest.
 const STILL: f32 = 2.0 / 1001.0;
 /// Nats that one more sample at rest is worth at most.
-const EACH: f64 = 1.0;
+const EACH: f64 = 3.0;
+/// and all of them.
+const MOST: f64 = 16.0;
 
 /// State of the detector; 12 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -36,7 +38,7 @@ impl Flat {
         if beyond <= 0.0 || age < SEEN {
             return 0.0;
         }
-        f64::from(beyond) * (-ln(f64::from(self.still).clamp(1e-9, 1.0))).min(EACH)
+        (f64::from(beyond) * (-ln(f64::from(self.still).clamp(1e-9, 1.0))).min(EACH)).min(MOST)
     }
 
     /// Takes a sample; `changed` where its value is another than the one before.
