@@ -4,16 +4,22 @@
 //! time is the samples' own timestamps. Every function is total over all `f64`.
 
 mod band;
+mod channel;
 pub mod cohort;
 pub mod ewma;
+pub mod flat;
+mod fuse;
 pub mod holt_winters;
 pub mod isolation;
+pub mod kind;
 pub mod model;
 pub mod params;
 pub mod rarity;
 pub mod seasonal;
-mod shift;
+pub mod shift;
+pub mod slope;
 pub mod zscore;
 
+pub use kind::Kind;
 pub use model::{Band, Model, Verdict};
 pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, Periods, ReadOut, Season};

@@ -158,5 +158,9 @@ fn season(options: &Options, index: usize, shift: Option<f64>) -> Option<usize> 
             delayed.step(|_| old).is_some_and(|v| v.score >= 1.0)
         });
     }
-    (0..within).find(|_| run.step(|value| value.min(level)).is_some_and(|v| v.score >= 1.0))
+    let (mut random, width) = (Random::new(options.seed, 55_000 + index as u64), run.series.width());
+    (0..within).find(|_| {
+        let verdict = run.step(|value| if value > level { level + width * random.normal() } else { value });
+        verdict.is_some_and(|v| v.score >= 1.0)
+    })
 }

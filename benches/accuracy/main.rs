@@ -3,11 +3,13 @@
 //!     cargo bench --bench accuracy -- promise  [--days 35] [--series 24] [--interval 60] [--seed N]
 //!     cargo bench --bench accuracy -- recall   [--days 10] [--series 24] [--interval 60] [--seed N]
 //!     cargo bench --bench accuracy -- kinds    [--days 10] [--series 24] [--interval 60] [--seed N]
+//!     cargo bench --bench accuracy -- cold     [--series 24] [--interval 15] [--seed N]
 //!     cargo bench --bench accuracy -- labelled DIR [--without detector]
 //!
 //! Synthetic series come from a fresh seed each run, which is printed. Labelled data are folders of
 //! `timestamp,value,label[,split]` files. Everything runs the default model, as the sidecar does.
 
+mod cold;
 mod events;
 mod families;
 mod kinds;
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let Some(what) = args.next() else {
         // `cargo test --benches` and a bare `cargo bench` come here.
-        eprintln!("say what to measure: promise, recall, kinds or labelled DIR");
+        eprintln!("say what to measure: promise, recall, kinds, cold or labelled DIR");
         return ExitCode::SUCCESS;
     };
     let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_nanos() as u64);
@@ -85,9 +87,10 @@ fn main() -> ExitCode {
         "promise" => promise::print(&options),
         "recall" => recall::print(&options),
         "kinds" => kinds::print(&options),
+        "cold" => cold::print(&options),
         "labelled" => return labelled::print(&options),
         _ => {
-            eprintln!("unknown measurement {what}: promise, recall, kinds or labelled DIR");
+            eprintln!("unknown measurement {what}: promise, recall, kinds, cold or labelled DIR");
             return ExitCode::from(2);
         }
     }

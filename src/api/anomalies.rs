@@ -1,6 +1,6 @@
 //! The newest anomalies, kept for people.
 
-use crate::detect::Detector;
+use crate::detect::{self, Detector};
 use crate::engine::{Output, OutputBatch, OutputSink, OutputValue};
 use crate::labels::Labels;
 use crate::time::{Millis, Span};
@@ -13,9 +13,19 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A sample's value.
-    Value,
+    Value(detect::Kind),
     /// No sample since this time.
     Silence(Millis),
+}
+
+impl Kind {
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Value(kind) => kind.name(),
+            Kind::Silence(_) => "silence",
+        }
+    }
 }
 
 /// A flagged sample, or a silence.
@@ -47,8 +57,8 @@ impl Anomaly {
     /// The anomaly in an output; `None` where it is not flagged.
     pub fn of(output: &Output) -> Option<Anomaly> {
         let (kind, value, score, expected, band, evidence) = match output.value {
-            OutputValue::Scored { value, score, expected, band, evidence, .. } => {
-                (Kind::Value, value, score, expected, band, evidence)
+            OutputValue::Scored { value, score, expected, kind, band, evidence, .. } => {
+                (Kind::Value(kind), value, score, expected, band, evidence)
             }
             OutputValue::Silent { score, since, value } => {
                 (Kind::Silence(since), value, score, f64::NAN, None, Default::default())
@@ -88,6 +98,14 @@ impl Anomaly {
             short(self.value),
             short(self.expected)
         );
+        why += match self.kind {
+            Kind::Value(detect::Kind::Variance) => "; it swings more widely than usual",
+            Kind::Value(detect::Kind::LevelShift) => "; its level has moved",
+            Kind::Value(detect::Kind::OutOfSeason) => "; that is unusual for this time",
+            Kind::Value(detect::Kind::Ramp) => "; it has been moving one way for long",
+            Kind::Value(detect::Kind::FlatLine) => "; it has not changed for longer than ever",
+            _ => "",
+        };
         if let Some((lower, upper)) = self.band {
             why += &match (lower.is_finite(), upper.is_finite()) {
                 (true, true) => format!(" (normal: {} to {})", short(lower), short(upper)),
@@ -121,7 +139,7 @@ impl Anomaly {
             "labels": labels_json(&self.labels),
             "rule": self.rule,
             "as": self.transform,
-            "kind": if self.kind == Kind::Value { "value" } else { "silence" },
+            "kind": self.kind.name(),
             "timestamp": self.at.0 as f64 / 1e3,
             "value": self.value,
             "score": self.score,

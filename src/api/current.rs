@@ -209,7 +209,8 @@ pub(super) mod tests {
                 expected: 3.0,
                 interval: 15e3,
                 band,
-                evidence: [0.0, 9.0, 1.0, 0.0, 0.0],
+                kind: Default::default(),
+                evidence: [0.0, 9.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
             },
             emit: true,
         }

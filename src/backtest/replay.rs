@@ -88,7 +88,9 @@ pub fn replay(
 ) -> Result<Vec<Answers>, BacktestError> {
     let replica = &rules.identity.replica_label;
     let collector = Arc::new(Collector::new(history.clone(), replica, expected));
-    let shares = rules.shares();
+    // Shared models are made by the hour: a longer body would come late for its own. And silence is told
+    // minute by minute only where a body spans few of them.
+    let by_hour = rules.shares() || rules.silence_keep().is_some();
     let engine = Engine::new(rules, lanes, vec![collector.clone()]);
     // When each series goes on.
     let mut next: BinaryHeap<Reverse<(i64, usize, usize)>> = history
@@ -114,9 +116,8 @@ pub fn replay(
             let Some(series) = history.series.get(place) else { continue };
             let rest = series.samples.get(first..).unwrap_or(&[]);
             let count = if alone {
-                // Models that series share are made by the hour: a longer body would come late for its own.
                 let hour = epoch(Millis(at));
-                let own = |sample: &&Sample| !shares || epoch(Millis(sample.timestamp)) == hour;
+                let own = |sample: &&Sample| !by_hour || epoch(Millis(sample.timestamp)) == hour;
                 rest.iter().take(CHUNK).take_while(own).count()
             } else {
                 rest.iter().take_while(|sample| sample.timestamp.saturating_sub(from) < WINDOW).count()
@@ -199,6 +200,36 @@ mod tests {
         let marks = &together[1].1;
         assert!(marks[58] == 0 && marks[59] != 0 && marks[200] == 0 && marks[301] == 0 && marks[399] != 0);
         assert!(lanes.iter().any(|one| !one.flagged.is_empty()));
+    }
+
+    /// Alone, a series comes in long bodies, beside others in those of a minute.
+    #[test]
+    fn silence_is_the_same_in_long_bodies() {
+        let mut rules = default_rules(Some("level"), None, false).expect("valid");
+        for rule in &mut rules.rules {
+            Arc::make_mut(rule).silence = Some(crate::rules::Silence { after: Span::MINUTE });
+        }
+        let rules = Arc::new(rules);
+        let answers = |series: &[&[(&str, &str)]]| {
+            let mut history = History::default();
+            for labels in series {
+                let place = history.place(&mut labels.to_vec()).expect("valid");
+                let mut at = 1_700_000_000_000;
+                for i in 0..1_000i64 {
+                    // Now and then it is due and back before that is decided.
+                    at += if i % 70 == 69 { 95_000 } else { 30_000 };
+                    history.push(place, Sample { timestamp: at, value: (i * 7919 % 11) as f64 });
+                }
+            }
+            history.finish();
+            bits(&replay(&Arc::new(history), rules.clone(), 0, false, &|_| ()).expect("replays"))
+        };
+        let level = [("__name__", "level")];
+        let alone = answers(&[&level]);
+        let beside = answers(&[&level, &[("__name__", "other"), ("cluster", "x")]]);
+        assert!(alone[0] == beside[0]);
+        let withheld = alone[0].1.iter().skip(60).filter(|marks| **marks == 0).count();
+        assert!((1..100).contains(&withheld), "{withheld} samples withheld");
     }
 
     #[test]

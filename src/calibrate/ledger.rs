@@ -11,59 +11,61 @@ use crate::time::Millis;
 
 /// Peaks kept.
 pub const PEAKS: usize = 24;
-/// Time without a greater value that ends a peak, ms.
-const APART: i64 = 3_600_000;
+/// Time without a greater value that ends a peak, s.
+const APART: u32 = HOUR;
 /// Peaks before the ledger has a say.
 const FEWEST: u16 = 3;
 /// The scale before the peaks have told it, in units of the evidence. Chosen on the development data.
 const PRIOR_SCALE: f64 = 1.6;
 /// Steps a nat in a stored peak.
 const STEPS: f64 = 256.0;
-const HOUR: i64 = 3_600_000;
+const HOUR: u32 = 3_600;
 /// Ages at which half the early ledger is forgotten: the detectors were still learning then.
-const EARLY: [i64; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
+const EARLY: [u32; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
+/// Peaks that the prior weighs where an incident is told from the tail.
+const PRIOR: f64 = 10.0;
 /// Allowed nats beyond which, times this, a peak is an incident.
 const FAR: f64 = 1.2;
-/// Time that earns one peak left out, and how many can be saved up.
+/// Seconds that earn one peak left out, and how many can be saved up.
 const CREDIT: f32 = 3.0 * 24.0 * HOUR as f32;
 const MOST: f32 = 8.0;
 /// Time the ledger stands for at most.
-const WINDOW: i64 = 240 * HOUR;
+const WINDOW: u32 = 240 * HOUR;
 
-/// The peaks, largest first, and what they stand for; 88 bytes.
+/// The peaks, largest first, and what they stand for; 88 bytes. Times are seconds since its birth.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ledger {
-    peaks: [u16; PEAKS],
-    held: u8,
-    halvings: u8,
-    /// Peaks entered, saturating.
-    entered: u16,
-    candidate: f32,
-    candidate_at: Millis,
     born: Millis,
-    window_from: Millis,
+    peaks: [u16; PEAKS],
+    candidate: f32,
+    candidate_at: u32,
+    window_from: u32,
     /// Samples the peaks stand for.
-    samples: f64,
+    samples: f32,
     /// Far peaks that may still be left out.
     credit: f32,
+    /// Peaks entered, saturating.
+    entered: u16,
     /// Far peaks by hour of day, two bits each.
-    hours: u64,
+    hours: [u8; 6],
+    held: u8,
+    halvings: u8,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         Ledger {
-            peaks: [0; PEAKS],
-            held: 0,
-            halvings: 0,
-            entered: 0,
-            candidate: 0.0,
-            candidate_at: Millis(0),
             born: Millis::MIN,
-            window_from: Millis::MIN,
+            peaks: [0; PEAKS],
+            candidate: 0.0,
+            candidate_at: 0,
+            window_from: 0,
             samples: 0.0,
             credit: 0.0,
-            hours: 0,
+            entered: 0,
+            hours: [0; 6],
+            held: 0,
+            halvings: 0,
         }
     }
 }
@@ -89,7 +91,7 @@ impl Ledger {
         let Some(peaks) = self.peaks.get(..held) else { return 0.0 };
         let Some(least) = peaks.last() else { return 0.0 };
         let u = (f64::from(*least) / STEPS).max(1e-3);
-        let at_least = ln((self.samples / held as f64).max(2.0));
+        let at_least = ln((f64::from(self.samples) / held as f64).max(2.0));
         if evidence <= u {
             return at_least * evidence / u;
         }
@@ -118,26 +120,36 @@ impl Ledger {
         (sum + prior * PRIOR_SCALE) / (free + prior)
     }
 
-    /// Takes the evidence of one sample.
+    /// Milliseconds since the first sample was taken; 0 before it.
+    pub fn age(&self, at: Millis) -> i64 {
+        if self.born == Millis::MIN { 0 } else { at.since(self.born) }
+    }
+
+    /// Takes the evidence of one sample. `bar`: nats beyond which, by a margin, a peak is an incident.
     pub fn learn(&mut self, at: Millis, evidence: f64, bar: f64) {
         if self.born == Millis::MIN {
-            (self.born, self.window_from, self.candidate_at) = (at, at, at);
+            self.born = at;
         }
-        if at.since(self.candidate_at) >= APART {
-            self.credit = (self.credit + at.since(self.candidate_at) as f32 / CREDIT).min(MOST);
+        let now = (at.since(self.born) / 1000).clamp(0, i64::from(u32::MAX)) as u32;
+        let past = now.saturating_sub(self.candidate_at);
+        if past >= APART {
+            self.credit = (self.credit + past as f32 / CREDIT).min(MOST);
             self.enter(bar);
             self.candidate = 0.0;
-            self.candidate_at = at;
+            self.candidate_at = now;
         }
         if evidence as f32 > self.candidate {
-            (self.candidate, self.candidate_at) = (evidence as f32, at);
+            (self.candidate, self.candidate_at) = (evidence as f32, now);
         }
         self.samples += 1.0;
-        let early = EARLY.get(usize::from(self.halvings)).is_some_and(|age| at.since(self.born) >= *age);
-        if early || at.since(self.window_from) >= WINDOW {
+        let early = EARLY.get(usize::from(self.halvings)).is_some_and(|age| now >= *age);
+        let window = now.saturating_sub(self.window_from);
+        if early || window >= WINDOW {
             self.halvings = self.halvings.saturating_add(1);
-            self.hours = (self.hours >> 1) & 0x5555_5555_5555;
-            self.window_from = at.plus(-at.since(self.window_from) / 2);
+            self.window_from = now - window / 2;
+            for hours in &mut self.hours {
+                *hours = (*hours >> 1) & 0b0101_0101;
+            }
             self.halve();
         }
     }
@@ -147,19 +159,14 @@ impl Ledger {
     /// entered all the same: a nightly job is healthy.
     fn enter(&mut self, bar: f64) {
         let mut candidate = f64::from(self.candidate);
-        let nats = self.nats(candidate, 10.0);
-        if nats > FAR * bar && self.entered >= 24 {
-            let hour = (self.candidate_at.0.div_euclid(HOUR).rem_euclid(24)) as u32;
-            let seen = (self.hours >> (2 * hour)) & 3;
-            if seen < 3 {
-                self.hours += 1 << (2 * hour);
-                if self.credit >= 1.0 {
-                    self.credit -= 1.0;
-                    return;
-                }
-                // Entered, but no farther than it takes.
-                candidate *= FAR * bar / nats;
+        let nats = self.nats(candidate, PRIOR);
+        if nats > FAR * bar && usize::from(self.entered) >= PEAKS && !self.expected_now() {
+            if self.credit >= 1.0 {
+                self.credit -= 1.0;
+                return;
             }
+            // Entered, but no farther than it takes.
+            candidate *= FAR * bar / nats;
         }
         let peak = (candidate * STEPS).min(f64::from(u16::MAX)) as u16;
         self.entered = self.entered.saturating_add(1);
@@ -174,6 +181,19 @@ impl Ledger {
             }
             self.held = (self.held + 1).min(PEAKS as u8);
         }
+    }
+
+    /// Counts a far peak at its hour of the day; whether that hour has had three before.
+    fn expected_now(&mut self) -> bool {
+        let at = self.born.0.saturating_add(i64::from(self.candidate_at) * 1000);
+        let hour = at.div_euclid(3_600_000).rem_euclid(24) as usize;
+        let Some(four) = self.hours.get_mut(hour / 4) else { return false };
+        let place = 2 * (hour % 4);
+        let seen = (*four >> place) & 3;
+        if seen < 3 {
+            *four += 1 << place;
+        }
+        seen == 3
     }
 
     fn halve(&mut self) {
@@ -197,7 +217,7 @@ mod tests {
     fn hourly(peaks: &[f64]) -> Ledger {
         let mut l = Ledger::default();
         for (k, p) in peaks.iter().enumerate() {
-            l.learn(Millis(k as i64 * HOUR), *p, 10.0);
+            l.learn(Millis(k as i64 * 3_600_000), *p, 10.0);
         }
         l
     }
@@ -209,7 +229,7 @@ mod tests {
             l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 }, 10.0);
         }
         assert_eq!(l.entered, 0);
-        l.learn(Millis(50 * 60_000 + HOUR), 1.0, 10.0);
+        l.learn(Millis(50 * 60_000 + 3_600_000), 1.0, 10.0);
         assert_eq!((l.entered, l.peaks[0]), (1, 9 * 256));
     }
 
@@ -218,8 +238,9 @@ mod tests {
         // Nine samples, of which eight are entered: 8 7 6 5 4 3 2 1; a rate of 8 in 9.
         let l = hourly(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0]);
         assert_eq!(l.held, 8);
-        // The top two count as 6: (5 + 5 + 5 + 4 + 3 + 2 + 1 + 0 + 20 · 1.6) / (5 + 20) = 2.28.
-        assert!((l.nats(11.0, 20.0) - (2f64.ln() + 10.0 / 2.28)).abs() < 1e-9, "{}", l.nats(11.0, 20.0));
+        // The top two count as 6: a mean excess of (5 + 5 + 5 + 4 + 3 + 2 + 1 + 0) / 5 = 5. Being wider than
+        // the prior, it is up against 20 · (1.6 / 5)² = 2.048 of it: (25 + 2.048 · 1.6) / (5 + 2.048) = 4.012.
+        assert!((l.nats(11.0, 20.0) - (2f64.ln() + 10.0 / 4.012)).abs() < 1e-3, "{}", l.nats(11.0, 20.0));
         assert!(l.nats(1e300, 20.0).is_finite() && l.nats(0.0, 20.0) == 0.0);
     }
 

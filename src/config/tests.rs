@@ -1,4 +1,5 @@
 use super::*;
+use crate::detect::{Detector, DetectorSet, ModelParams};
 use crate::emit::config::{Auth, Protocol, RelabelAction, Secret};
 
 const RULES: &str = "rules: [{name: a, match: up}]\n";
@@ -109,7 +110,9 @@ rules:
 "#;
     let config = Config::parse("rules.yaml", text).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.rules.rules.len(), 2);
-    assert_eq!(config.rules.rules[0].params, Default::default());
+    let four = [Detector::Ewma, Detector::ZScore, Detector::HoltWinters, Detector::Rarity];
+    let detectors = four.into_iter().fold(DetectorSet(0), DetectorSet::with);
+    assert_eq!(config.rules.rules[0].params, ModelParams { detectors, ..ModelParams::default() });
     assert_eq!((config.server.listen.port(), config.state.fsync), (9899, Fsync::Every(Span::SECOND)));
     let noted: Vec<&str> = config.notes.iter().map(|note| note.path.as_str()).collect();
     let expected = ["state.dir", "state.fsync", "state.on_disk_full", "remote_read"];

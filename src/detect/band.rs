@@ -5,8 +5,9 @@
 //! in the interval. Intervals bounded below 1 are passed over whole; others are halved until the first
 //! crossing is left. No value is passed over that would score 1.
 
+use super::fuse::Frame;
 use super::isolation::Forest;
-use super::model::{Band, Frame, Model};
+use super::model::{Band, Model};
 use super::rarity::{Rare, Sketches};
 use super::{Detector, ModelParams, ReadOut};
 use crate::calibrate::readout;
@@ -70,7 +71,7 @@ impl<'a> Search<'a> {
         });
         let told = self.model.fuse(
             self.params,
-            &self.frame.distances(self.model.shift(), a, b),
+            &self.frame.distances(self.model, self.params, a, b),
             rare,
             seasonal,
             isolated,

@@ -296,14 +296,18 @@ impl Model {
         model.ewma.accept(level);
         model.holt.accept(level - season);
         model.zscore.rebase(level);
-        model.shift.rebase(level);
+        model.shift.accept();
+        if let Some(slope) = &mut model.slope {
+            slope.accept(level);
+        }
         model.interval = own.interval;
         model.steps.last = own.steps.last;
         model.last_at = own.last_at;
         // What the series has shown counts as evidence, though it was not judged.
         let frame = model.frame(params, at);
         let seen = own.base.mean;
-        let seasonal = frame.season.and_then(|season| model.season.rarity(seen - season.value, frame.floor));
+        let seasonal =
+            frame.season.and_then(|season| model.season.rarity(season.residual(seen), frame.floor));
         model.rarity.dwell(seen, model.samples, &model.steps, frame.floor, seasonal, SHOWN);
         model
     }

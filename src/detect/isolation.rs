@@ -4,7 +4,7 @@
 //! sign · ln(1 + |z|): so that a thousand series of any unit fill one space. The fewer random cuts
 //! it takes to set a point apart, the odder it is; how odd in nats, the forest's own points tell.
 
-use super::model::Frame;
+use super::fuse::Frame;
 use super::{Detector, Model, ModelParams};
 use crate::stats::math::{exp2, ln, ratio};
 use crate::stats::steps::Steps;

@@ -1,14 +1,7 @@
 //! One model: the chosen detectors, their fusion and the calibration, over one scalar signal.
 //!
-//! A sample is first judged, a pure function of the state, then learnt. The evidence has two
-//! readings: the *young* one, the least of the chosen detectors' distances in nats under a tail
-//! shrunk to a normal one, good from the first score on; and the *fused* one (rarity, smoothed, plus
-//! the mean of the quick evidence), calibrated by the [`Ledger`] of the series' own peaks. The
-//! ledger's word gains weight as it fills. A second ledger calibrates the young reading itself, so
-//! that a plain far value counts however slowly rarity takes it in; the greater of the two tells.
-//! Beside rarity, the EWMA and the rolling z-score speak in the plain distance only: in the fused
-//! one they cost accuracy on labelled data (their evidence is the value's rarity again, told more
-//! coarsely); without rarity they join in.
+//! A sample is first judged, a pure function of the state, then learnt. How the detectors' evidence becomes
+//! one number is told in [`super::fuse`].
 //!
 //! A sample of which the default budget would be spent is odd; while oddness lasts, levels and
 //! scales learn less, for [`ModelParams::accept_shift_after`] at most: then the level is taken
@@ -16,16 +9,19 @@
 
 use super::band::Search;
 use super::ewma::Ewma;
+use super::flat::Flat;
+use super::fuse::{Frame, Fused, Lead};
 use super::holt_winters::{Gains, HoltWinters};
 use super::isolation::Forest;
 use super::rarity::{Rare, Rarity};
 use super::seasonal::{Expected, Keeper};
-use super::shift::{LongRun, Shift, Slow};
+use super::shift::Shift;
+use super::slope::Slope;
 use super::zscore::ZScore;
-use super::{Detector, ModelParams, ReadOut};
+use super::{Detector, Kind, ModelParams, ReadOut};
 use crate::calibrate::{Ledger, readout};
 use crate::stats::interval::Interval;
-use crate::stats::math::{bounded, ln, ratio, young};
+use crate::stats::math::{bounded, young};
 use crate::stats::moments::Moments;
 use crate::stats::steps::Steps;
 use crate::stats::tail::Tail;
@@ -41,6 +37,8 @@ pub struct Verdict {
     /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
     /// 0 where direction or least change cap the score below 1 under every budget.
     pub interval: f32,
+    /// What kind of anomaly it would be.
+    pub kind: Kind,
     /// Each detector's own evidence in nats (-ln of how likely so odd a sample is), 0 where it is
     /// silent or not chosen; by [`Detector`] number.
     pub evidence: [f32; Detector::ALL.len()],
@@ -64,40 +62,10 @@ const FULL: u16 = 16;
 const ODD: u16 = 2;
 /// The share while the ledger is young: a heavy tail must be learnt soon.
 const ODD_YOUNG: u16 = 10;
-/// What a nat of fused evidence is worth before the series' own peaks have been asked: rarities of
-/// one sample overlap. Chosen on the development data.
-const WORTH: f64 = 0.85;
-/// Weight of the series' own calibration against the fused evidence at its worth. Wholly its own would
-/// make scores of calm and stormy series incomparable after some incidents.
-const OWN: f64 = 0.65;
-/// The series' own calibration tells at most this many times the worth of the evidence.
-const OWN_MOST: f64 = 3.0;
-/// Peaks that the prior weighs in the fused channel: the peaks of a few days cannot tell a tail, and a
-/// scale taken from them alone misranks series. Chosen on the development data.
-const FUSED_PRIOR: f64 = 20.0;
-/// What a nat of isolation counts in the fused evidence, and from how many on: not much, for it looks
-/// at the same distances as the others.
-const ISOLATED: f64 = 0.25;
-const ISOLATED_FROM: f64 = 3.0;
-/// What the logarithm of the plain distance's nats is counted in, so that a ledger's steps suit it.
-const PLAIN: f64 = 16.0;
-/// Peaks that the prior weighs in the plain channel: fewer than in the fused one, for the logarithm
-/// tells a light tail from a heavy one within days.
-const PLAIN_PRIOR: f64 = 10.0;
-/// The least kept peak of a signal that moves (three nats and a half).
-const MOVING: f64 = 24.0;
-/// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
-/// development data.
-const LOOKS: f64 = 0.35;
-/// Share of the nats beyond those seen that a young tail is not believed.
-const CAUTION: f64 = 0.4;
-const CAUTION_MOST: f64 = 3.0;
-/// Nats taken off where alarms come about once a day.
-const CROWDED: f64 = 0.5;
-/// Price of a slow reading, nats.
-const SLOW_PRICE: f64 = 1.0;
 /// Base scales from the base level beyond which a shift is still on.
 const DISPLACED: f64 = 4.0;
+/// Slow widths from which on the sliding window's width is a change of variance.
+const WIDER: f64 = 2.0;
 /// Samples back at the old level that end an odd time.
 const BACK: u8 = 5;
 
@@ -109,16 +77,19 @@ pub struct Model {
     pub(super) interval: Interval,
     pub(super) steps: Steps,
     pub(super) base: Moments,
-    base_tail: Tail,
+    pub(super) base_tail: Tail,
     pub(super) ewma: Ewma,
     pub(super) zscore: ZScore,
     pub(super) holt: HoltWinters,
     pub(super) rarity: Rarity,
     pub(super) season: Keeper,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// Of the plain distance, in logarithms of nats.
-    plain: Ledger,
+    pub(super) plain: Ledger,
     pub(super) shift: Shift,
+    /// Only where it is chosen.
+    pub(super) slope: Option<Box<Slope>>,
+    pub(super) flat: Flat,
     /// When the odd time now going on began.
     pub(super) odd_since: Option<Millis>,
     back: u8,
@@ -133,8 +104,11 @@ struct Judged {
     nats: f64,
     fused: f64,
     plain: f64,
-    slow: Slow,
-    slow_evidence: [f64; 2],
+    lead: Lead,
+    /// The offset, and its and the slope's evidence for their ledgers.
+    offset: f64,
+    shift: f64,
+    slope: f64,
     expected: f64,
     evidence: [f32; Detector::ALL.len()],
     rare: Rare,
@@ -143,96 +117,6 @@ struct Judged {
     season: Option<Expected>,
     intervals: f64,
     floor: f64,
-}
-
-/// Where a detector expects the value, and how far it may be off.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Centre {
-    pub(super) at: f64,
-    pub(super) scale: f64,
-}
-
-impl Centre {
-    /// The greater of the distances of `a` and `b`, in scales: the greatest of all between them.
-    fn z(self, a: f64, b: f64) -> f64 {
-        ratio((a - self.at).abs().max((b - self.at).abs()), self.scale)
-    }
-}
-
-/// All about a sample that does not hang on its value.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Frame {
-    pub(super) expected: f64,
-    pub(super) season: Option<Expected>,
-    intervals: f64,
-    pub(super) floor: f64,
-    pub(super) base: Centre,
-    pub(super) zscore: Centre,
-    pub(super) ewma: Centre,
-    pub(super) holt: Centre,
-    pub(super) bias: f64,
-    n: u32,
-    /// The least scale.
-    grain: f64,
-}
-
-impl Frame {
-    /// How far `x` is from what is expected in the long run, and the usual width of that distance: from
-    /// the season where it is known, else from the base level.
-    fn long_run(&self, x: f64) -> LongRun {
-        match &self.season {
-            Some(season) => LongRun { off: season.residual(x), scale: season.usual.max(self.grain) },
-            None => LongRun { off: x - self.base.at, scale: self.base.scale },
-        }
-    }
-
-    fn base_z(&self, a: f64, b: f64) -> f64 {
-        let z = |x| {
-            let run = self.long_run(x);
-            ratio(run.off, run.scale)
-        };
-        z(a).max(z(b))
-    }
-
-    /// The greatest distances from the detectors' centres of any value from `a` to `b`.
-    pub(super) fn distances(&self, shift: &Shift, a: f64, b: f64) -> Distances {
-        let slow = [a, b].map(|x| {
-            let slow = shift.judge(x, self.long_run(x), self.n);
-            [shift.offset.evidence(slow.offset, self.floor), shift.slope.evidence(slow.slope, self.floor)]
-        });
-        let biased = Centre { at: self.bias, scale: self.holt.scale };
-        Distances {
-            base: self.base_z(a, b),
-            zscore: self.zscore.z(a, b),
-            ewma: self.ewma.z(a, b),
-            holt: biased.z(a - self.holt.at, b - self.holt.at),
-            slow: [slow[0][0].max(slow[1][0]), slow[0][1].max(slow[1][1])],
-        }
-    }
-
-    /// The slow scale of the signal.
-    pub(super) fn scale(&self) -> f64 {
-        self.base.scale
-    }
-}
-
-/// Distances from the detectors' centres, in scales.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Distances {
-    base: f64,
-    zscore: f64,
-    ewma: f64,
-    holt: f64,
-    /// Evidence of the offset and of the slope.
-    slow: [f64; 2],
-}
-
-/// The detectors' joint word.
-pub(super) struct Fused {
-    pub(super) nats: f64,
-    fused: f64,
-    plain: f64,
-    evidence: [f32; Detector::ALL.len()],
 }
 
 impl Model {
@@ -257,6 +141,8 @@ impl Model {
             ledger: Ledger::default(),
             plain: Ledger::default(),
             shift: Shift::default(),
+            slope: params.detectors.has(Detector::Slope).then(Box::default),
+            flat: Flat::default(),
             odd_since: None,
             back: 0,
             kin: 1,
@@ -287,6 +173,7 @@ impl Model {
             score: self.score(read, &judged, y),
             expected: judged.expected,
             interval: if readout::counts(read, y, judged.expected) { self.interval.ms() as f32 } else { 0.0 },
+            kind: self.kind(&judged, y),
             evidence: judged.evidence,
         });
         self.learn(params, at, y, &judged);
@@ -307,8 +194,24 @@ impl Model {
             score: readout::suppressed(self.score(read, &judged, y)),
             expected: judged.expected,
             interval: 0.0,
+            kind: self.kind(&judged, y),
             evidence: judged.evidence,
         })
+    }
+
+    fn kind(&self, judged: &Judged, x: f64) -> Kind {
+        let (slow, window) = (self.base.sd(), self.zscore.sd());
+        match judged.lead {
+            Lead::Flat => Kind::FlatLine,
+            Lead::Slope => Kind::Ramp,
+            Lead::Shift if judged.season.is_some() && (x - self.base.mean).abs() < 3.0 * slow => {
+                Kind::OutOfSeason
+            }
+            Lead::Shift => Kind::LevelShift,
+            Lead::Sharp if window > WIDER * slow && judged.offset.abs() < window => Kind::Variance,
+            Lead::Sharp if x < judged.expected => Kind::Dip,
+            Lead::Sharp => Kind::Spike,
+        }
     }
 
     fn score(&self, read: &ReadOut, judged: &Judged, x: f64) -> f64 {
@@ -316,7 +219,7 @@ impl Model {
         if readout::counts(read, x, judged.expected) { score } else { readout::suppressed(score) }
     }
 
-    fn gains(params: &ModelParams) -> Gains {
+    pub(super) fn gains(params: &ModelParams) -> Gains {
         Gains { alpha: params.alpha, beta: params.beta, phi: params.phi }
     }
 
@@ -327,8 +230,10 @@ impl Model {
                 nats: 0.0,
                 fused: 0.0,
                 plain: 0.0,
-                slow: Slow::default(),
-                slow_evidence: [0.0; 2],
+                lead: Lead::Sharp,
+                offset: 0.0,
+                shift: 0.0,
+                slope: 0.0,
                 expected: x,
                 evidence: [0.0; Detector::ALL.len()],
                 rare: Rare::default(),
@@ -339,20 +244,22 @@ impl Model {
             };
         }
         let frame = self.frame(params, at);
-        let z = frame.distances(&self.shift, x, x);
+        let z = frame.distances(self, params, x, x);
         let (mut rare, mut seasonal) = (Rare::default(), None);
         if params.detectors.has(Detector::Rarity) {
             seasonal = frame.season.and_then(|s| self.season.rarity(s.residual(x), frame.floor));
             rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
         }
-        let Fused { nats, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
+        let Fused { nats, lead, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
         let Frame { expected, season, intervals, floor, .. } = frame;
         Judged {
             nats,
             fused,
             plain,
-            slow: self.shift.judge(x, frame.long_run(x), n),
-            slow_evidence: z.slow,
+            lead,
+            offset: self.shift.judge(frame.long_run(x), n),
+            shift: z.shift,
+            slope: z.slope,
             expected,
             evidence,
             rare,
@@ -363,172 +270,19 @@ impl Model {
         }
     }
 
-    pub(super) fn shift(&self) -> &Shift {
-        &self.shift
-    }
-
-    /// What can be said of the sample at `at` before its value is known; some sample was taken.
-    pub(super) fn frame(&self, params: &ModelParams, at: Millis) -> Frame {
-        let has = |d| params.detectors.has(d);
-        let interval = self.interval.ms();
-        let intervals = (at.since(self.last_at) as f64 / interval).max(1.0);
-        let intervals = if intervals < 1.5 { 1.0 } else { intervals };
-        let grain = self.steps.floor();
-        let sd = self.base.sd();
-        // The grain keeps means that fade back from a single blip within one bin of a resting signal.
-        let floor = (0.02 * sd).max(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
-        let season = self.season.at(at, &params.zone, interval);
-        let base = Centre { at: self.base.mean, scale: sd.max(grain) };
-        let mut frame = Frame {
-            expected: base.at,
-            season,
-            intervals,
-            floor,
-            base,
-            zscore: Centre::default(),
-            ewma: Centre::default(),
-            holt: Centre::default(),
-            bias: 0.0,
-            n: self.samples,
-            grain,
-        };
-        if has(Detector::Rarity) {
-            frame.expected = self.rarity.expected();
-        }
-        if has(Detector::ZScore) {
-            frame.zscore = Centre { at: self.zscore.expected(), scale: self.zscore.scale(grain) };
-            frame.expected = frame.zscore.at;
-        }
-        if has(Detector::Ewma) {
-            frame.ewma = Centre { at: self.ewma.expected(), scale: self.ewma.scale(grain) };
-            frame.expected = frame.ewma.at;
-        }
-        if has(Detector::HoltWinters) {
-            let at = self.holt.expected(intervals, Self::gains(params)) + season.map_or(0.0, |s| s.value);
-            frame.holt = Centre { at, scale: self.holt.scale(grain) };
-            frame.bias = self.holt.bias();
-            frame.expected = at;
-        }
-        frame
-    }
-
-    /// Joins what the detectors say. It never falls where a distance or a rarity rises: the search
-    /// for the band rests on that.
-    pub(super) fn fuse(
-        &self,
-        params: &ModelParams,
-        z: &Distances,
-        rare: Rare,
-        seasonal: Option<f32>,
-        isolated: f32,
-    ) -> Fused {
-        let has = |d| params.detectors.has(d);
-        let n = self.samples;
-        let mut evidence = [0f32; Detector::ALL.len()];
-        let mut quick = (0f64, 0f64);
-        let mut add = |nats: f64| quick = (quick.0 + nats, quick.1 + 1.0);
-        let mut young = self.base_tail.nats(z.base);
-        if has(Detector::Rarity) {
-            add(f64::from(rare.value));
-            add(f64::from(rare.step));
-            if let Some(r) = seasonal {
-                add(f64::from(r));
-            }
-            evidence[Detector::Rarity as usize] = rare.slow;
-        }
-        if has(Detector::ZScore) {
-            let nats = self.zscore.nats(z.zscore);
-            young = young.min(nats);
-            if !has(Detector::Rarity) {
-                add(nats);
-            }
-            evidence[Detector::ZScore as usize] = nats as f32;
-        }
-        if has(Detector::Ewma) {
-            let nats = self.ewma.nats(z.ewma);
-            young = young.min(nats);
-            if !has(Detector::Rarity) {
-                add(nats);
-            }
-            evidence[Detector::Ewma as usize] = nats as f32;
-        }
-        if has(Detector::HoltWinters) {
-            let nats = self.holt.nats(z.holt);
-            add(nats);
-            evidence[Detector::HoltWinters as usize] = nats as f32;
-        }
-        let fused = f64::from(rare.slow) + if quick.1 > 0.0 { quick.0 / quick.1 } else { 0.0 };
-        let w = self.ledger.weight();
-        let plain = PLAIN * ln(1.0 + young);
-        let young = self.believed(young);
-        let worth = WORTH * fused;
-        // What the young reading may claim shrinks as the histograms gain range of their own.
-        let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
-        // Isolation counts only as far as the series' own peaks weigh it.
-        let fused = fused + ISOLATED * (f64::from(isolated) - ISOLATED_FROM).max(0.0);
-        evidence[Detector::Isolation as usize] = isolated;
-        let own = (1.0 - w) * young
-            + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
-        let mut nats = self.beside_plain(OWN * own + (1.0 - OWN) * worth, plain);
-        nats = nats.max(self.beside(0.0, self.shift.offset.ledger(), z.slow[0]) - SLOW_PRICE);
-        Fused { nats: self.cautious(nats), fused, plain, evidence }
-    }
-
-    /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
-    fn youth(&self) -> f64 {
-        (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
-    }
-
-    /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
-    fn cautious(&self, nats: f64) -> f64 {
-        let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
-        // About once a day is where peaks crowd: there the tail is told too light.
-        let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
-        let youth = self.youth() * (f64::from(self.samples) / 400.0).min(1.0);
-        nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth
-    }
-
-    /// The greater of the fused reading's nats and the plain distance's, two looks at one sample paid
-    /// for. The plain channel joins as its ledger fills; a signal that mostly rests has no tail of
-    /// distances to go by.
-    fn beside_plain(&self, nats: f64, plain: f64) -> f64 {
-        self.beside(nats, &self.plain, plain)
-    }
-
-    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64) -> f64 {
-        let resting = (ledger.least() / MOVING).min(1.0);
-        let w = ledger.weight() * resting * resting;
-        if w <= 0.0 {
-            return nats;
-        }
-        let own = self.believed(ledger.nats(evidence, PLAIN_PRIOR));
-        let own = (1.0 - w) * nats + w * own;
-        nats.max(own) - w * LOOKS
-    }
-
-    /// A few samples, or a signal that hardly ever moved, cannot tell how rare a far value is: what
-    /// exceeds the nats they can vouch for counts by its logarithm.
-    fn believed(&self, nats: f64) -> f64 {
-        if nats <= 0.5 * f64::from(self.steps.moves) {
-            return nats;
-        }
-        let cap = 2.0 * ln(f64::from(self.samples) + 1.0) + 0.5 * f64::from(self.steps.moves);
-        if nats <= cap { nats } else { cap + 0.1 * ln(1.0 + nats - cap) }
-    }
-
     fn learn(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged) {
         let n = self.samples;
         if n == 0 {
             self.steps.last = x;
             self.base.mean = x;
         }
-        let slow = judged.slow;
         let dt = if n == 0 { 0 } else { at.since(self.last_at) };
         if n > 0 {
             self.interval.learn(dt);
         }
         let interval = self.interval.ms();
         let grain = self.steps.floor();
+        let (scale, last) = (self.base.sd().max(grain), self.steps.last);
         let sixteenths = self.share(params, at, x, judged);
         let share = f64::from(sixteenths) / f64::from(FULL);
         if n > 10 {
@@ -566,9 +320,23 @@ impl Model {
             let bar = readout::allowed(Span::days(30).0, self.interval.ms());
             self.ledger.learn(at, judged.fused, bar);
             self.plain.learn(at, judged.plain, bar);
-            self.shift.enter(at, judged.slow_evidence, bar);
+            if has(Detector::Shift) {
+                self.shift.enter(at, judged.shift, bar);
+            }
+            if let Some(slope) = &mut self.slope {
+                slope.enter(at, judged.slope, bar);
+            }
         }
-        self.shift.learn(n, slow, share);
+        if has(Detector::Shift) {
+            self.shift.learn(n, judged.offset, share);
+        }
+        if let Some(slope) = &mut self.slope {
+            let means = slope.judge(x, scale, n);
+            slope.learn(n, means, share);
+        }
+        if has(Detector::Flat) {
+            self.flat.learn(interval, n == 0 || x != last);
+        }
         self.last_at = at;
         self.samples = n.saturating_add(1);
     }
@@ -616,6 +384,10 @@ impl Model {
         self.ewma.accept(x);
         self.holt.accept(x - season);
         self.shift.accept();
+        if let Some(slope) = &mut self.slope {
+            slope.accept(x);
+        }
+        self.flat.accept();
     }
 
     /// The band that the next sample at `at` would be judged by; call before [`Model::observe`].
@@ -650,7 +422,9 @@ impl Model {
 
     /// Bytes this model holds on the heap, beside its own size.
     pub fn heap_bytes(&self) -> usize {
-        self.zscore.heap_bytes() + self.season.heap_bytes()
+        self.zscore.heap_bytes()
+            + self.season.heap_bytes()
+            + self.slope.as_ref().map_or(0, |_| size_of::<Slope>())
     }
 }
 
@@ -824,19 +598,35 @@ mod tests {
 
     #[test]
     fn every_detector_works_alone() {
-        for detector in Detector::ALL.into_iter().filter(|d| *d != Detector::Isolation) {
+        let level = |k: u64| 80.0 + noise(k);
+        let climb = |k: u64| 50.0 + noise(k) + 0.1 * (k % 13_000) as f64;
+        for detector in Detector::ALL {
+            // What it is for: a far value, a moved level, a climb, a flat line.
+            let (samples, fault): (u64, &dyn Fn(u64) -> f64) = match detector {
+                Detector::Isolation => continue, // it speaks through a shared forest
+                Detector::Shift => (1_000, &level),
+                Detector::Slope => (13_000, &climb),
+                Detector::Flat => (13_000, &|_| 50.0),
+                _ => (300, &|_| 80.0),
+            };
             let params = ModelParams { detectors: DetectorSet(0).with(detector), ..ModelParams::default() };
-            let mut model = warmed(&params, 300, 15_000);
-            let odd =
-                model.observe(&params, &ReadOut::default(), Millis(300 * 15_000), 80.0).expect("scored");
-            assert!(odd.score > 0.3 && odd.evidence[detector as usize] > 0.0, "{detector:?} {odd:?}");
+            let mut model = warmed(&params, samples, 60_000);
+            let mut most = 0f64;
+            for k in samples..samples + 60 {
+                let verdict =
+                    model.observe(&params, &ReadOut::default(), Millis(k as i64 * 60_000), fault(k));
+                let verdict = verdict.expect("scored");
+                most = most.max(verdict.score.min(f64::from(verdict.evidence[detector as usize])));
+            }
+            assert!(most > 0.3, "{detector:?} {most}");
         }
     }
 
     #[test]
     fn size_holds() {
         let params = ModelParams::default();
-        assert!(size_of::<Model>() + Model::new(&params).heap_bytes() <= 1_080);
+        let held = size_of::<Model>() + Model::new(&params).heap_bytes();
+        assert!(held <= 1_216, "{held}");
     }
 
     fn any_value() -> impl Strategy<Value = f64> {

@@ -19,15 +19,29 @@ pub enum Detector {
     Rarity = 3,
     /// Isolation forest over all series of the rule.
     Isolation = 4,
+    /// A level that has moved.
+    Shift = 5,
+    /// A climb or fall that goes on.
+    Slope = 6,
+    /// A value that rests far longer than it ever did.
+    Flat = 7,
 }
 
 impl Detector {
     /// All, in the order of their numbers.
-    pub const ALL: [Detector; 5] =
-        [Detector::Ewma, Detector::ZScore, Detector::HoltWinters, Detector::Rarity, Detector::Isolation];
+    pub const ALL: [Detector; 8] = [
+        Detector::Ewma,
+        Detector::ZScore,
+        Detector::HoltWinters,
+        Detector::Rarity,
+        Detector::Isolation,
+        Detector::Shift,
+        Detector::Slope,
+        Detector::Flat,
+    ];
     /// The name in `rules.yaml` and in the `detector` label.
     pub fn name(self) -> &'static str {
-        ["ewma", "zscore", "holt_winters", "rarity", "isolation"][self as usize]
+        ["ewma", "zscore", "holt_winters", "rarity", "isolation", "shift", "slope", "flat"][self as usize]
     }
 }
 
@@ -36,8 +50,8 @@ impl Detector {
 pub struct DetectorSet(pub u8);
 
 impl DetectorSet {
-    /// Every detector that a series runs by itself.
-    pub const DEFAULT: DetectorSet = DetectorSet(0b1111);
+    /// The default: all but isolation, which is shared, and slope, which mostly tells what shift does.
+    pub const DEFAULT: DetectorSet = DetectorSet(0b1010_1111);
     /// Whether a detector is in the set.
     pub fn has(self, detector: Detector) -> bool {
         self.0 >> detector as u8 & 1 == 1

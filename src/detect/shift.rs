@@ -1,42 +1,26 @@
-//! Slow changes: a level that has shifted, a slope that lasts.
+//! Shift: a level that has moved, suddenly or little by little.
 //!
-//! Sharp detectors follow a slow change and find nothing odd in any one sample. Two linear statistics
-//! see it: the *offset*, a short exponentially weighted mean of the signal's distance from its slow level (or
-//! from its season, where that is known), and the *slope*, the difference of a quick and a slow
-//! exponentially weighted mean. Each is told in units of its own usual size, in logarithms, and calibrated by
-//! a [`Ledger`] of its own: a signal that wanders by nature has wide peaks there.
+//! Sharp detectors follow a slow change and find nothing odd in any one sample. The *offset* sees it: a
+//! short exponentially weighted mean of the signal's distance from its slow level, or from its season
+//! where that is known. It is told in units of its own usual size, in logarithms, and calibrated by a
+//! [`Ledger`] of its own peaks: a signal that wanders by nature has wide ones. A single far sample hardly
+//! moves it; others tell that one.
 
+use super::channel::Channel;
 use crate::calibrate::Ledger;
-use crate::stats::math::{bounded, ln, ratio, young};
+use crate::stats::math::{bounded, young};
+use crate::time::Millis;
 
-/// Gains of the quick and the slow mean.
-const QUICK: f64 = 2.0 / 21.0;
-const SLOW: f64 = 2.0 / 101.0;
-/// Gain of the usual sizes.
-const USUAL: f64 = 2.0 / 1001.0;
-/// A size counts at most this many usual ones.
-const CLIP: f64 = 6.0;
+/// Gain of the offset.
+const GAIN: f64 = 2.0 / 21.0;
 /// Scales beyond which a sample counts no more for a slow change.
 const FAR: f64 = 4.0;
-/// What a logarithm is counted in, so that a ledger's steps suit it.
-const UNIT: f64 = 16.0;
 
-/// A linear statistic with its usual size and its peaks.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Channel {
-    usual: f32,
-    ledger: Ledger,
-}
-
-/// State of both statistics.
+/// State of the detector; 104 bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shift {
-    /// Mean distance from the slow level or the season.
-    distance: f64,
-    quick: f64,
-    slow: f64,
-    pub(super) offset: Channel,
-    pub(super) slope: Channel,
+    offset: f64,
+    channel: Channel,
 }
 
 /// A sample against what is expected in the long run.
@@ -48,72 +32,63 @@ pub struct LongRun {
     pub scale: f64,
 }
 
-/// Both statistics of a sample not yet learnt.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Slow {
-    /// In the signal's unit.
-    pub offset: f64,
-    quick: f64,
-    /// In the signal's unit.
-    pub slope: f64,
-}
+impl Shift {
+    /// The offset with one more sample, the `n`-th; it rises with the sample's distance.
+    pub fn judge(&self, run: LongRun, n: u32) -> f64 {
+        let clip = if n > 20 { FAR * run.scale } else { f64::MAX };
+        let off = run.off.clamp(-clip, clip);
+        bounded(self.offset + GAIN.max(young(n)) * (off - self.offset))
+    }
 
-impl Channel {
-    /// The evidence of a value: 0 at 0, rising.
-    pub fn evidence(&self, value: f64, floor: f64) -> f64 {
-        UNIT * ln(1.0 + ratio(value, f64::from(self.usual).max(floor)))
+    /// The evidence of an offset, and the ledger that calibrates it.
+    pub fn evidence(&self, offset: f64, floor: f64) -> f64 {
+        self.channel.evidence(offset, floor)
     }
 
     /// The ledger of its peaks.
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    fn learn(&mut self, value: f64, n: u32, share: f64) {
-        let size = value.abs();
-        let usual = f64::from(self.usual);
-        let size = if n > 50 { size.min(CLIP * usual.max(f64::MIN_POSITIVE)) } else { size };
-        let gain = USUAL.max(young(n)) * share;
-        self.usual = (usual + gain * (size - usual)).min(1e37) as f32;
-    }
-}
-
-impl Shift {
-    /// The statistics of `x`, the `n`-th sample.
-    pub fn judge(&self, x: f64, run: LongRun, n: u32) -> Slow {
-        let young = young(n);
-        let clip = if n > 20 { FAR * run.scale } else { f64::MAX };
-        let step = |mean: f64, gain: f64, to: f64| bounded(mean + gain.max(young) * (to - mean));
-        // What is far at once is not slow: others tell it.
-        let off = run.off.clamp(-clip, clip);
-        let near = self.quick + (x - self.quick).clamp(-clip, clip);
-        let quick = step(self.quick, QUICK, near);
-        Slow { offset: step(self.distance, QUICK, off), quick, slope: quick - step(self.slow, SLOW, near) }
+        self.channel.ledger()
     }
 
     /// Takes the sample that [`Shift::judge`] judged; `share` in [0, 1] is how much it may teach.
-    pub fn learn(&mut self, n: u32, told: Slow, share: f64) {
-        self.distance = told.offset;
-        self.quick = told.quick;
-        self.slow = told.quick - told.slope;
-        self.offset.learn(told.offset, n, share);
-        self.slope.learn(told.slope, n, share);
+    pub fn learn(&mut self, n: u32, offset: f64, share: f64) {
+        self.offset = offset;
+        self.channel.learn(offset, n, share);
     }
 
-    /// Enters the evidence of a judged sample into the ledgers.
-    pub fn enter(&mut self, at: crate::time::Millis, evidence: [f64; 2], bar: f64) {
-        self.offset.ledger.learn(at, evidence[0], bar);
-        self.slope.ledger.learn(at, evidence[1], bar);
-    }
-
-    /// Moves to another series, whose level is `level`.
-    pub fn rebase(&mut self, level: f64) {
-        (self.distance, self.quick, self.slow) = (0.0, level, level);
+    /// Enters the evidence of a judged sample into the ledger.
+    pub fn enter(&mut self, at: Millis, evidence: f64, bar: f64) {
+        self.channel.enter(at, evidence, bar);
     }
 
     /// Takes the level that the signal has come to as the new normal.
     pub fn accept(&mut self) {
-        self.distance = 0.0;
-        self.slow = self.quick;
+        self.offset = 0.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lasting_offset_counts_and_a_single_far_sample_hardly() {
+        let mut shift = Shift::default();
+        let run = |off: f64| LongRun { off, scale: 1.0 };
+        for n in 0..500u32 {
+            let offset = shift.judge(run(f64::from(n % 3) - 1.0), n);
+            shift.learn(n, offset, 1.0);
+        }
+        let far = shift.judge(run(1e9), 500);
+        assert!(far < 0.5, "{far}");
+        let mut lasting = shift.clone();
+        for n in 500..520 {
+            let offset = lasting.judge(run(3.0), n);
+            lasting.learn(n, offset, 1.0);
+        }
+        assert!(lasting.offset > 2.0);
+        assert!(lasting.evidence(lasting.offset, 0.01) > shift.evidence(far, 0.01) + 10.0);
+        lasting.accept();
+        assert_eq!(lasting.offset, 0.0);
     }
 }

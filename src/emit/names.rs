@@ -234,8 +234,16 @@ pub(super) mod tests {
     }
 
     fn scored(band: Option<Band>) -> OutputValue {
-        let evidence = [1.0, 2.0, 3.0, 4.0, 0.0];
-        OutputValue::Scored { value: 7.0, score: 1.5, expected: 3.0, interval: 15e3, band, evidence }
+        let evidence = [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0];
+        OutputValue::Scored {
+            value: 7.0,
+            score: 1.5,
+            expected: 3.0,
+            interval: 15e3,
+            kind: Default::default(),
+            band,
+            evidence,
+        }
     }
 
     fn written(output: &Output, names: OutputNames) -> Vec<(String, f64)> {

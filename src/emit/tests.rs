@@ -22,7 +22,8 @@ fn batch(partition: u16, sequence: u64, samples: &[(&str, i64)]) -> Arc<OutputBa
             expected: 0.0,
             interval: 15e3,
             band: None,
-            evidence: [0.0; 5],
+            kind: Default::default(),
+            evidence: [0.0; 8],
         },
         emit: true,
     };

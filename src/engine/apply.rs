@@ -310,8 +310,13 @@ impl Work<'_> {
         while let Some(signal) = partition.signals.get_mut(next) {
             next = signal.next;
             signal.previous = Previous::Nothing;
+            // What is said of this series' silence may come before this marker or after it, and has an
+            // end of its own.
+            if withheld {
+                continue;
+            }
             let emit = signal.emitted.take().is_some();
-            if std::mem::take(&mut signal.scored) && !withheld && (emit || self.want_all) {
+            if std::mem::take(&mut signal.scored) && (emit || self.want_all) {
                 effects.outputs.push(Output {
                     labels: labels.clone(),
                     rule: rule.clone(),

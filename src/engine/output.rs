@@ -1,7 +1,7 @@
 //! What the engine says: one [`Output`] for each scored sample and signal, in batches that carry
 //! the sequence of the record they come from.
 
-use crate::detect::{Band, Detector, Verdict};
+use crate::detect::{Band, Detector, Kind, Verdict};
 use crate::labels::Labels;
 use crate::rules::{As, OutputNames, Rule};
 use crate::time::Millis;
@@ -21,6 +21,8 @@ pub enum OutputValue {
         /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
         /// 0 where direction or least change cap the score below 1 under every budget.
         interval: f32,
+        /// What kind of anomaly it would be.
+        kind: Kind,
         /// The band; `None` where the rule does not emit bands.
         band: Option<Band>,
         /// Evidence of each detector, by number.
@@ -45,11 +47,11 @@ impl OutputValue {
     /// the whole band does, none would score below 1 and the band is empty, at what is expected. A side
     /// without a bound stays one.
     pub fn scored(transform: As, value: f64, verdict: Verdict, band: Option<Band>) -> OutputValue {
-        let Verdict { score, expected, interval, evidence } = verdict;
+        let Verdict { score, expected, interval, kind, evidence } = verdict;
         let counts = matches!(transform, As::Rate | As::Delta | As::CountRate);
         let shown = |x: f64| if counts && x.is_finite() && x < 0.0 { 0.0 } else { x };
         let band = band.map(|band| Band { lower: shown(band.lower), upper: shown(band.upper) });
-        OutputValue::Scored { value, score, expected: shown(expected), interval, band, evidence }
+        OutputValue::Scored { value, score, expected: shown(expected), interval, kind, band, evidence }
     }
 }
 
@@ -106,7 +108,13 @@ mod tests {
     use super::*;
 
     fn shown(transform: As, expected: f64, lower: f64, upper: f64) -> (f64, f64, f64) {
-        let verdict = Verdict { score: 0.5, expected, interval: 15_000.0, evidence: Default::default() };
+        let verdict = Verdict {
+            score: 0.5,
+            expected,
+            interval: 15_000.0,
+            kind: Default::default(),
+            evidence: Default::default(),
+        };
         match OutputValue::scored(transform, 1.0, verdict, Some(Band { lower, upper })) {
             OutputValue::Scored { expected, band: Some(band), score: 0.5, value: 1.0, .. } => {
                 (expected, band.lower, band.upper)

@@ -3,8 +3,10 @@
 pub mod fleet;
 pub mod http;
 pub mod peers;
+pub mod pods;
 pub mod process;
 pub mod reference;
+pub mod results;
 pub mod sidecar;
 pub mod sink;
 pub mod store;

@@ -3,12 +3,11 @@
 use crate::harness::fleet::Fleet;
 use crate::harness::http::{Reply, Server};
 use crate::harness::peers::{Prometheus, Suite, command};
+use crate::harness::results;
 use crate::harness::sidecar::Sidecar;
-use crate::harness::sink::{Kept, Sink, count, differences, keep};
-use crate::harness::store::{Labels, text};
+use crate::harness::sink::{Kept, Sink, count, differences};
 use crate::harness::wire::{Series, V2, encode_v2, send};
 use crate::harness::{now_ms, temp_dir, wait_until};
-use oddity::rules::As;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -45,34 +44,12 @@ fn stdout(output: &Output, code: i32) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The scores in result files, under the labels that a sidecar writes.
+/// What the result files say, under the labels that a sidecar writes.
 fn scores(out: &Path) -> Kept {
-    let folder = out.join("oddity");
-    let index = std::fs::read(folder.join("index.json")).expect("an index");
-    let index: Value = serde_json::from_slice(&index).expect("JSON");
-    let mut kept = Kept::new();
-    for entry in index.as_array().expect("a list") {
-        let mut labels: Labels = crate::harness::store::labels(&entry["labels"]);
-        let metric = labels.insert("__name__".into(), "anomaly_score".into()).expect("a name");
-        let counter = metric == "fleet_work_total";
-        labels.insert("rule".into(), if counter { "work" } else { "level" }.into());
-        if counter {
-            labels.insert("as".into(), As::Rate.to_string());
-        }
-        labels.insert("metric".into(), metric);
-        let file = std::fs::read_to_string(folder.join(entry["file"].as_str().expect("a name")));
-        // A row without an expected value was not scored.
-        for row in file.expect("a result file").lines().skip(1) {
-            let cells: Vec<&str> = row.split(',').collect();
-            if !cells[5].is_empty() {
-                let at = (cells[0].parse::<f64>().expect("seconds") * 1e3).round() as i64;
-                let score: f64 = cells[2].parse().expect("a score");
-                assert_eq!(cells[3] == "1", score >= 1.0, "{row}");
-                keep(&mut kept, &text(&labels), at, score.to_bits()).expect("one score a sample");
-            }
-        }
-    }
-    kept
+    results::read(out, false, |metric| match metric {
+        "fleet_work_total" => ("work", Some("rate")),
+        _ => ("level", None),
+    })
 }
 
 #[test]
@@ -99,8 +76,7 @@ fn a_dump_and_the_api_give_the_scores_of_a_live_sidecar_to_the_bit() {
         have if have >= wanted => Ok(()),
         have => Err(format!("{have} of {wanted}")),
     });
-    let live: Kept =
-        sink.into_kept().into_iter().filter(|(labels, _)| labels.contains("anomaly_score")).collect();
+    let live = sink.into_kept();
     assert!(live.values().flat_map(|s| s.values()).any(|bits| f64::from_bits(*bits) >= 1.0), "no flag");
 
     let config = dir.join("sidecar/rules.yaml");

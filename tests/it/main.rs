@@ -17,4 +17,5 @@ mod loop_free;
 mod outage;
 mod peers_alone;
 mod prometheus3;
+mod shared;
 mod silence;

@@ -25,7 +25,7 @@ fn the_first_rule_takes_a_series_and_outputs_are_counted() {
     );
     assert_eq!(matched.own, 1);
     let x = r#"up{job="x"}"#.to_string();
-    assert_eq!(matched.rules[0], Count { series: 1, earlier: 0, outputs: 18, examples: vec![x] });
+    assert_eq!(matched.rules[0], Count { series: 1, earlier: 0, outputs: 22, examples: vec![x] });
     // A replica of a pair is no other series, and the HA label no part of it.
     let y = r#"up{cluster="c", job="y"}"#.to_string();
     let Count { series, earlier, outputs, examples } = &matched.rules[1];

@@ -240,6 +240,21 @@ fn what_comes_back_is_scored_again_and_keeps_its_order() {
 }
 
 #[test]
+fn a_marker_in_the_minute_of_the_decision_leaves_the_end_to_the_silence() {
+    // Due at 1,785 s, decided at 1,860 s as of 1,800 s; the marker comes before that or after it.
+    for late in [0, 30, 59] {
+        let run = Run::new(silent(), 0);
+        let mut rows = with_b([scrapes("a", 0..100, false), vec![Row("m", "a", 1_815, STALE)]].concat());
+        rows.sort_by_key(|row| row.2 + if row.1 == "a" { late } else { 0 });
+        for row in rows {
+            run.send(&[row]);
+        }
+        let said = run.said("a").split_off(100 - 59);
+        assert_eq!(said, [(1_785, "silent"), (2_025, "stale")], "{late} s late");
+    }
+}
+
+#[test]
 fn in_a_window_silence_is_not_told_and_after_it_all_have_their_time() {
     let mut ignoring = silent();
     let when = window::When::Once(Millis(1_400_000), Millis(3_000_000));

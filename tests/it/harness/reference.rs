@@ -4,12 +4,16 @@ use super::now_ms;
 use super::sink::{Kept, keep};
 use super::store::{Labels, text};
 use bytes::Bytes;
-use oddity::engine::{Engine, OutputBatch, OutputSink, OutputValue};
+use oddity::detect::Detector;
+use oddity::engine::{Engine, Output, OutputBatch, OutputSink, OutputValue};
 use oddity::record::{Body, Record};
 use oddity::rules::{As, RuleSet};
 use oddity::time::Millis;
 use oddity::wire::Version;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Prometheus's stale marker.
+pub const STALE: u64 = 0x7ff0_0000_0000_0002;
 
 /// The rules of a `rules.yaml`.
 pub fn rules(text: &str) -> Arc<RuleSet> {
@@ -18,28 +22,77 @@ pub fn rules(text: &str) -> Arc<RuleSet> {
     config.rules.clone()
 }
 
-/// Collects scores and flags under the labels that the sidecar writes.
+/// Collects what is written out, under the labels that the sidecar writes: the words of the README
+/// again, so that the product's own writer is not its own judge.
 #[derive(Default)]
 struct Collector(Mutex<Kept>);
+
+impl Collector {
+    fn output(kept: &mut Kept, output: &Output) {
+        let mut labels: Labels =
+            output.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let metric = labels.insert("__name__".into(), String::new()).unwrap_or_default();
+        labels.insert("metric".into(), metric);
+        labels.insert("rule".into(), output.rule.name.to_string());
+        if output.transform != As::Value {
+            labels.insert("as".into(), output.transform.to_string());
+        }
+        let mut put = |name: &str, detector: Option<Detector>, value: f64| {
+            labels.insert("__name__".into(), name.into());
+            if let Some(detector) = detector {
+                labels.insert("detector".into(), detector.name().into());
+            }
+            // A side without a bound is not written.
+            if value.is_finite() || value.to_bits() == STALE {
+                keep(kept, &text(&labels), output.at.0, value.to_bits()).expect("one value a sample");
+            }
+        };
+        let emit = output.rule.emit;
+        let stale = f64::from_bits(STALE);
+        let (score, flag) = match output.value {
+            OutputValue::Scored { score, .. } | OutputValue::Silent { score, .. } => {
+                (score, if score >= 1.0 { 1.0 } else { 0.0 })
+            }
+            OutputValue::Stale => (stale, stale),
+        };
+        if emit.score {
+            put("anomaly_score", None, score);
+        }
+        if emit.flag {
+            put("anomaly_flag", None, flag);
+        }
+        let (expected, lower, upper) = match output.value {
+            OutputValue::Scored { expected, band, .. } => {
+                let side = |side: Option<f64>| side.unwrap_or(f64::NAN);
+                (expected, side(band.map(|band| band.lower)), side(band.map(|band| band.upper)))
+            }
+            OutputValue::Silent { .. } => (f64::NAN, f64::NAN, f64::NAN),
+            OutputValue::Stale => (stale, stale, stale),
+        };
+        if emit.bands {
+            put("anomaly_expected", None, expected);
+            put("anomaly_lower", None, lower);
+            put("anomaly_upper", None, upper);
+        }
+        if emit.detectors {
+            for (number, detector) in Detector::ALL.into_iter().enumerate() {
+                let evidence = match output.value {
+                    OutputValue::Scored { evidence, .. } => f64::from(evidence[number]),
+                    OutputValue::Silent { .. } => f64::NAN,
+                    OutputValue::Stale => stale,
+                };
+                if output.rule.params.detectors.has(detector) {
+                    put("anomaly_detector_score", Some(detector), evidence);
+                }
+            }
+        }
+    }
+}
 
 impl OutputSink for Collector {
     fn take(&self, batch: &Arc<OutputBatch>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for output in batch.outputs.iter().filter(|output| output.emit) {
-            let OutputValue::Scored { score, .. } = output.value else { continue };
-            let mut labels: Labels =
-                output.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-            let metric = labels.insert("__name__".into(), "anomaly_score".into()).unwrap_or_default();
-            labels.insert("metric".into(), metric);
-            labels.insert("rule".into(), output.rule.name.to_string());
-            if output.transform != As::Value {
-                labels.insert("as".into(), output.transform.to_string());
-            }
-            keep(&mut kept, &text(&labels), output.at.0, score.to_bits()).expect("one score a sample");
-            labels.insert("__name__".into(), "anomaly_flag".into());
-            let flag = if score >= 1.0 { 1.0f64 } else { 0.0 };
-            keep(&mut kept, &text(&labels), output.at.0, flag.to_bits()).expect("one flag a sample");
-        }
+        batch.outputs.iter().filter(|output| output.emit).for_each(|output| Self::output(&mut kept, output));
     }
 }
 

@@ -1,0 +1,324 @@
+//! The joint word of the detectors.
+//!
+//! The evidence has several readings. The *young* one is the least of the detectors' distances in nats,
+//! good from the first score on. The *fused* one (rarity, smoothed, plus the mean of the quick evidence)
+//! is calibrated by the [`Ledger`] of the series' own peaks, whose word gains weight as it fills; a
+//! second ledger calibrates the young reading itself, so that a plain far value counts however slowly
+//! rarity takes it in. Slow readings (shift, slope) have ledgers of their own, a flat line its own
+//! count. The greatest tells; looking more than once is paid for.
+
+use super::model::Model;
+use super::rarity::Rare;
+use super::seasonal::Expected;
+use super::shift::LongRun;
+use super::slope::Slope;
+use super::{Detector, ModelParams};
+use crate::calibrate::Ledger;
+use crate::stats::math::{ln, ratio};
+use crate::time::Millis;
+
+/// What a nat of fused evidence is worth before the series' own peaks have been asked: rarities of
+/// one sample overlap. Chosen on the development data.
+const WORTH: f64 = 0.85;
+/// Weight of the series' own calibration against the fused evidence at its worth. Wholly its own would
+/// make scores of calm and stormy series incomparable after some incidents.
+const OWN: f64 = 0.65;
+/// The series' own calibration tells at most this many times the worth of the evidence.
+const OWN_MOST: f64 = 3.0;
+/// Peaks that the prior weighs in the fused channel: the peaks of a few days cannot tell a tail, and a
+/// scale taken from them alone misranks series. Chosen on the development data.
+const FUSED_PRIOR: f64 = 20.0;
+/// What a nat of isolation counts in the fused evidence, and from how many on: not much, for it looks
+/// at the same distances as the others.
+const ISOLATED: f64 = 0.25;
+const ISOLATED_FROM: f64 = 3.0;
+/// What the logarithm of the plain distance's nats is counted in, so that a ledger's steps suit it.
+const PLAIN: f64 = 16.0;
+/// Peaks that the prior weighs in the plain channel: fewer than in the fused one, for the logarithm
+/// tells a light tail from a heavy one within days.
+const PLAIN_PRIOR: f64 = 10.0;
+/// The least kept peak of a signal that moves (three nats and a half).
+const MOVING: f64 = 24.0;
+/// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
+/// development data.
+const LOOKS: f64 = 0.35;
+/// Share of the nats beyond those seen that a young tail is not believed.
+const CAUTION: f64 = 0.4;
+const CAUTION_MOST: f64 = 3.0;
+/// Nats taken off where alarms come about once a day.
+const CROWDED: f64 = 0.5;
+/// Price of a slow reading, nats.
+const SLOW_PRICE: f64 = 1.0;
+/// Where a detector expects the value, and how far it may be off.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Centre {
+    pub(super) at: f64,
+    pub(super) scale: f64,
+}
+
+impl Centre {
+    /// The greater of the distances of `a` and `b`, in scales: the greatest of all between them.
+    fn z(self, a: f64, b: f64) -> f64 {
+        ratio((a - self.at).abs().max((b - self.at).abs()), self.scale)
+    }
+}
+
+/// All about a sample that does not hang on its value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) expected: f64,
+    pub(super) season: Option<Expected>,
+    pub(super) intervals: f64,
+    pub(super) floor: f64,
+    pub(super) base: Centre,
+    pub(super) zscore: Centre,
+    pub(super) ewma: Centre,
+    pub(super) holt: Centre,
+    pub(super) bias: f64,
+    n: u32,
+    /// The least scale.
+    grain: f64,
+    /// Nats of the flat line, should the value not change.
+    flat: f64,
+}
+
+impl Frame {
+    /// How far `x` is from what is expected in the long run, and the usual width of that distance: from
+    /// the season where it is known, else from the base level.
+    pub(super) fn long_run(&self, x: f64) -> LongRun {
+        match &self.season {
+            Some(season) => LongRun { off: season.residual(x), scale: season.usual.max(self.grain) },
+            None => LongRun { off: x - self.base.at, scale: self.base.scale },
+        }
+    }
+
+    fn base_z(&self, a: f64, b: f64) -> f64 {
+        let z = |x| {
+            let run = self.long_run(x);
+            ratio(run.off, run.scale)
+        };
+        z(a).max(z(b))
+    }
+
+    /// The greatest distances from the detectors' centres of any value from `a` to `b`.
+    pub(super) fn distances(&self, model: &Model, params: &ModelParams, a: f64, b: f64) -> Distances {
+        let shift = |x| model.shift.evidence(model.shift.judge(self.long_run(x), self.n), self.floor);
+        let slope = |slope: &Slope, x| slope.evidence(slope.judge(x, self.base.scale, self.n), self.floor);
+        let rests = (a.min(b)..=a.max(b)).contains(&model.steps.last);
+        let biased = Centre { at: self.bias, scale: self.holt.scale };
+        Distances {
+            base: self.base_z(a, b),
+            zscore: self.zscore.z(a, b),
+            ewma: self.ewma.z(a, b),
+            holt: biased.z(a - self.holt.at, b - self.holt.at),
+            shift: if params.detectors.has(Detector::Shift) { shift(a).max(shift(b)) } else { 0.0 },
+            slope: model.slope.as_deref().map_or(0.0, |s| slope(s, a).max(slope(s, b))),
+            flat: if rests { self.flat } else { 0.0 },
+        }
+    }
+
+    /// The slow scale of the signal.
+    pub(super) fn scale(&self) -> f64 {
+        self.base.scale
+    }
+}
+
+/// Distances from the detectors' centres, in scales.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Distances {
+    pub(super) base: f64,
+    zscore: f64,
+    ewma: f64,
+    holt: f64,
+    /// Evidence of the offset and of the slope, for their ledgers.
+    pub(super) shift: f64,
+    pub(super) slope: f64,
+    /// Nats of a flat line.
+    flat: f64,
+}
+
+/// Which reading told most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lead {
+    /// A far value.
+    Sharp,
+    /// A moved level.
+    Shift,
+    /// A climb or fall.
+    Slope,
+    /// A flat line.
+    Flat,
+}
+
+/// The detectors' joint word.
+pub(super) struct Fused {
+    pub(super) nats: f64,
+    pub(super) lead: Lead,
+    pub(super) fused: f64,
+    pub(super) plain: f64,
+    pub(super) evidence: [f32; Detector::ALL.len()],
+}
+
+impl Model {
+    /// What can be said of the sample at `at` before its value is known; some sample was taken.
+    pub(super) fn frame(&self, params: &ModelParams, at: Millis) -> Frame {
+        let has = |d| params.detectors.has(d);
+        let interval = self.interval.ms();
+        let intervals = (at.since(self.last_at) as f64 / interval).max(1.0);
+        let intervals = if intervals < 1.5 { 1.0 } else { intervals };
+        let grain = self.steps.floor();
+        let sd = self.base.sd();
+        // The grain keeps means that fade back from a single blip within one bin of a resting signal.
+        let floor = (0.02 * sd).max(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
+        let season = self.season.at(at, &params.zone, interval);
+        let base = Centre { at: self.base.mean, scale: sd.max(grain) };
+        let mut frame = Frame {
+            expected: base.at,
+            season,
+            intervals,
+            floor,
+            base,
+            zscore: Centre::default(),
+            ewma: Centre::default(),
+            holt: Centre::default(),
+            bias: 0.0,
+            n: self.samples,
+            grain,
+            flat: if has(Detector::Flat) { self.flat.nats(self.ledger.age(at)) } else { 0.0 },
+        };
+        if has(Detector::Rarity) {
+            frame.expected = self.rarity.expected();
+        }
+        if has(Detector::ZScore) {
+            frame.zscore = Centre { at: self.zscore.expected(), scale: self.zscore.scale(grain) };
+            frame.expected = frame.zscore.at;
+        }
+        if has(Detector::Ewma) {
+            frame.ewma = Centre { at: self.ewma.expected(), scale: self.ewma.scale(grain) };
+            frame.expected = frame.ewma.at;
+        }
+        if has(Detector::HoltWinters) {
+            let at = self.holt.expected(intervals, Self::gains(params)) + season.map_or(0.0, |s| s.value);
+            frame.holt = Centre { at, scale: self.holt.scale(grain) };
+            frame.bias = self.holt.bias();
+            frame.expected = at;
+        }
+        frame
+    }
+
+    /// Joins what the detectors say. It never falls where a distance or a rarity rises: the search
+    /// for the band rests on that.
+    pub(super) fn fuse(
+        &self,
+        params: &ModelParams,
+        z: &Distances,
+        rare: Rare,
+        seasonal: Option<f32>,
+        isolated: f32,
+    ) -> Fused {
+        let has = |d| params.detectors.has(d);
+        let n = self.samples;
+        let mut evidence = [0f32; Detector::ALL.len()];
+        let mut quick = (0f64, 0f64);
+        let mut add = |nats: f64| quick = (quick.0 + nats, quick.1 + 1.0);
+        let mut young = self.base_tail.nats(z.base);
+        if has(Detector::Rarity) {
+            add(f64::from(rare.value));
+            add(f64::from(rare.step));
+            if let Some(r) = seasonal {
+                add(f64::from(r));
+            }
+            evidence[Detector::Rarity as usize] = rare.slow;
+        }
+        if has(Detector::ZScore) {
+            let nats = self.zscore.nats(z.zscore);
+            young = young.min(nats);
+            if !has(Detector::Rarity) {
+                add(nats);
+            }
+            evidence[Detector::ZScore as usize] = nats as f32;
+        }
+        if has(Detector::Ewma) {
+            let nats = self.ewma.nats(z.ewma);
+            young = young.min(nats);
+            if !has(Detector::Rarity) {
+                add(nats);
+            }
+            evidence[Detector::Ewma as usize] = nats as f32;
+        }
+        if has(Detector::HoltWinters) {
+            let nats = self.holt.nats(z.holt);
+            add(nats);
+            evidence[Detector::HoltWinters as usize] = nats as f32;
+        }
+        let fused = f64::from(rare.slow) + if quick.1 > 0.0 { quick.0 / quick.1 } else { 0.0 };
+        let w = self.ledger.weight();
+        let plain = PLAIN * ln(1.0 + young);
+        let young = self.believed(young);
+        let worth = WORTH * fused;
+        // What the young reading may claim shrinks as the histograms gain range of their own.
+        let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
+        // Isolation counts only as far as the series' own peaks weigh it.
+        let fused = fused + ISOLATED * (f64::from(isolated) - ISOLATED_FROM).max(0.0);
+        evidence[Detector::Isolation as usize] = isolated;
+        let own = (1.0 - w) * young
+            + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
+        let sharp = self.beside(OWN * own + (1.0 - OWN) * worth, &self.plain, plain);
+        let mut told = (sharp, Lead::Sharp);
+        let mut slow = |detector: Detector, ledger: &Ledger, z: f64, lead: Lead| {
+            let nats = self.beside(0.0, ledger, z);
+            evidence[detector as usize] = nats.max(0.0) as f32;
+            if nats - SLOW_PRICE > told.0 {
+                told = (nats - SLOW_PRICE, lead);
+            }
+        };
+        if has(Detector::Shift) {
+            slow(Detector::Shift, self.shift.ledger(), z.shift, Lead::Shift);
+        }
+        if let Some(slope) = self.slope.as_deref() {
+            slow(Detector::Slope, slope.ledger(), z.slope, Lead::Slope);
+        }
+        evidence[Detector::Flat as usize] = z.flat as f32;
+        if z.flat > told.0 {
+            told = (z.flat, Lead::Flat);
+        }
+        Fused { nats: self.cautious(told.0), lead: told.1, fused, plain, evidence }
+    }
+
+    /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
+    fn youth(&self) -> f64 {
+        (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
+    }
+
+    /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
+    fn cautious(&self, nats: f64) -> f64 {
+        let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
+        // About once a day is where peaks crowd: there the tail is told too light.
+        let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
+        let youth = self.youth() * ((f64::from(self.samples) - 200.0) / 400.0).clamp(0.0, 1.0);
+        nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth
+    }
+
+    /// The greater of some nats and those of a ledger's evidence, two looks at one sample paid for. The
+    /// ledger joins as it fills; a signal that mostly rests has no tail to go by.
+    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64) -> f64 {
+        let resting = (ledger.least() / MOVING).min(1.0);
+        let w = ledger.weight() * resting * resting;
+        if w <= 0.0 {
+            return nats;
+        }
+        let own = self.believed(ledger.nats(evidence, PLAIN_PRIOR));
+        let own = (1.0 - w) * nats + w * own;
+        nats.max(own) - w * LOOKS
+    }
+
+    /// A few samples, or a signal that hardly ever moved, cannot tell how rare a far value is: what
+    /// exceeds the nats they can vouch for counts by its logarithm.
+    fn believed(&self, nats: f64) -> f64 {
+        if nats <= 0.5 * f64::from(self.steps.moves) {
+            return nats;
+        }
+        let cap = 2.0 * ln(f64::from(self.samples) + 1.0) + 0.5 * f64::from(self.steps.moves);
+        if nats <= cap { nats } else { cap + 0.1 * ln(1.0 + nats - cap) }
+    }
+}
