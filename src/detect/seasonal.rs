@@ -9,13 +9,16 @@
 //! another period (1 KiB while it lasts, up to three days). What it finds is tried in the same way,
 //! against a level that follows as fast as the found profile does.
 
+mod found;
+
 use crate::detect::Season;
 use crate::stats::histogram::{Histogram, Sketch};
-use crate::stats::math::{bounded, sqrt, young};
+use crate::stats::math::{bounded, sqrt};
 use crate::stats::moments::Moments;
 use crate::stats::period::{Progress, Search};
 use crate::stats::season::{Now, Profile};
 use crate::time::{Millis, Span, Zone};
+use found::Found;
 
 const HOUR: i64 = 3_600_000;
 /// Age of the signal before a season is tried.
@@ -53,21 +56,6 @@ enum Other {
     Later(i64),
     Sought(Box<Search>),
     Found(Box<Found>),
-}
-
-/// A profile whose period was found.
-#[derive(Clone, Debug, PartialEq)]
-struct Found {
-    profile: Profile,
-    /// The scale at which it showed, ms.
-    scale: i64,
-    started: Millis,
-    /// A level that follows as fast as the profile, and the samples it took.
-    level: f64,
-    samples: u32,
-    plain: f64,
-    with: f64,
-    kept: bool,
 }
 
 /// What the season says of a time, in the signal's unit.
@@ -204,7 +192,7 @@ impl Keeper {
         let other = |s: &Seasonal| match &s.other {
             Other::Later(_) => 0,
             Other::Sought(search) => size_of::<Search>() + search.heap_bytes(),
-            Other::Found(found) => size_of::<Found>() + found.profile.heap_bytes(),
+            Other::Found(found) => size_of::<Found>() + found.profile().heap_bytes(),
         };
         self.held.as_deref().map_or(0, |s| size_of::<Seasonal>() + profiles(s) + other(s))
     }
@@ -223,7 +211,7 @@ impl Seasonal {
             Other::Found(found) if found.useful() => Some(&**found),
             _ => None,
         };
-        let other = found.and_then(|found| told(&found.profile));
+        let other = found.and_then(|found| told(found.profile()));
         // Of the first and the found one, one has to be known.
         let first = match &self.first {
             Some(first) => told(first)?,
@@ -233,7 +221,7 @@ impl Seasonal {
         let sum = |of: fn(&(f64, (f64, f64))) -> f64| parts.iter().map(of).sum::<f64>();
         let value = self.anchor + sum(|part| part.0);
         let (low, high) = (self.anchor + sum(|part| part.1.0), self.anchor + sum(|part| part.1.1));
-        let usual = sqrt(found.map_or(self.with, |found| found.with));
+        let usual = sqrt(found.map_or(self.with, Found::with));
         Some(Expected { value, low: low.min(value), high: high.max(value), usual })
     }
 
@@ -282,7 +270,7 @@ impl Seasonal {
                     return Progress::Going;
                 }
                 // One that no longer helps is looked for anew, later.
-                let coarser = if found.kept { None } else { Search::beyond(found.scale, interval) };
+                let coarser = if found.kept() { None } else { Search::beyond(found.scale(), interval) };
                 let Some(search) = coarser else { return Progress::Nothing };
                 self.other = Other::Sought(Box::new(search));
                 Progress::Going
@@ -291,53 +279,11 @@ impl Seasonal {
     }
 }
 
-impl Found {
-    fn new(period: i64, scale: i64, now: Now, interval: f64) -> Found {
-        Found {
-            profile: Profile::fitted(period, interval),
-            scale,
-            started: Millis(now.utc),
-            level: 0.0,
-            samples: 0,
-            plain: 0.0,
-            with: 0.0,
-            kept: false,
-        }
-    }
-
-    fn useful(&self) -> bool {
-        self.kept || self.plain > 0.0 && self.with <= WORTH * self.plain
-    }
-
-    /// Compares, learns and decides; `false` where it is not, or no longer, worth its memory.
-    fn take(&mut self, now: Now, interval: f64, rest: f64, gamma: f64, square: impl Fn(f64) -> f64) -> bool {
-        let period = self.profile.period();
-        let trial = (10 * period).clamp(6 * HOUR, 24 * HOUR);
-        if let Some(value) = self.profile.at(now, interval) {
-            let gain = (interval / trial as f64).min(0.1);
-            self.plain += gain * (square(rest - self.level) - self.plain);
-            self.with += gain * (square(rest - value) - self.with);
-        }
-        self.profile.learn(now, interval, rest, gamma);
-        let gain = (gamma * self.profile.pace() * interval / period as f64).max(young(self.samples)).min(1.0);
-        self.level = bounded(self.level + gain * (rest - self.level));
-        self.samples = self.samples.saturating_add(1);
-        let age = Millis(now.utc).since(self.started).saturating_sub(period);
-        if self.kept {
-            return self.with <= self.plain;
-        }
-        if age > 2 * trial || age > trial && self.with < CLEAR * self.plain {
-            self.kept = self.with < WORTH * self.plain;
-            return self.kept;
-        }
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::detect::Periods;
+    use crate::stats::math::young;
 
     fn fixed(periods: &[Span]) -> Season {
         Season::Fixed(Periods::new(periods).expect("sound"))
