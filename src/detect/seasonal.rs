@@ -86,6 +86,10 @@ pub struct Keeper {
     retry: i64,
 }
 
+fn instant(at: Millis, zone: &Zone) -> Now {
+    Now { utc: at.0, local: zone.local(at) }
+}
+
 impl Keeper {
     /// The season's value at a time, where it is known and (for `Auto`) not worse than none.
     pub fn at(&self, at: Millis, zone: &Zone, interval: f64) -> Option<Expected> {
@@ -93,7 +97,7 @@ impl Keeper {
         if s.first.is_some() && !s.kept && (s.plain == 0.0 || s.with > WORTH * s.plain) {
             return None;
         }
-        s.expected(Now::of(at, zone), interval)
+        s.expected(instant(at, zone), interval)
     }
 
     /// Rarity of a residual, nats.
@@ -145,7 +149,7 @@ impl Keeper {
             }));
         }
         let Some(s) = self.held.as_deref_mut() else { return };
-        let now = Now::of(at, zone);
+        let now = instant(at, zone);
         let clip = 8.0 * slow.sd().max(floor);
         let square = |distance: f64| bounded(distance.abs().min(clip) * distance.abs().min(clip));
         if let Some(expected) = s.expected(now, interval) {
