@@ -6,6 +6,7 @@ pub mod histogram;
 pub mod interval;
 pub mod math;
 pub mod moments;
+pub mod period;
 pub mod season;
 pub mod steps;
 pub mod tail;

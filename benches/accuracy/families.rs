@@ -26,11 +26,12 @@ pub enum Family {
     Trend,
     Regimes,
     NightlyJob,
+    Job90,
 }
 
 impl Family {
     /// All; the promise is held against the first fourteen, the others are only watched.
-    pub const ALL: [Family; 18] = [
+    pub const ALL: [Family; 19] = [
         Family::Gauss,
         Family::Student3,
         Family::LogNormal,
@@ -49,6 +50,7 @@ impl Family {
         Family::Trend,
         Family::Regimes,
         Family::NightlyJob,
+        Family::Job90,
     ];
 
     /// Its name.
@@ -72,6 +74,7 @@ impl Family {
             "(trend)",
             "(on/off regime)",
             "(nightly job)",
+            "(90-minute job)",
         ][self as usize]
     }
 }
@@ -198,6 +201,10 @@ impl Series {
             }
             Family::NightlyJob => {
                 let on = (at + self.phase).rem_euclid(DAY) < 1_800.0;
+                level + scale * (if on { 12.0 } else { 0.0 } + self.random.normal())
+            }
+            Family::Job90 => {
+                let on = (at + self.phase / 16.0).rem_euclid(5_400.0) < 600.0;
                 level + scale * (if on { 12.0 } else { 0.0 } + self.random.normal())
             }
         };

@@ -2,7 +2,6 @@
 //! them, other periods as time passes.
 
 use super::math::{bounded, sqrt};
-use crate::time::{Millis, Zone};
 
 const DAY: i64 = 86_400_000;
 const WEEK: i64 = 7 * DAY;
@@ -19,11 +18,6 @@ pub struct Now {
 }
 
 impl Now {
-    /// An instant where a zone's clocks go.
-    pub fn of(at: Millis, zone: &Zone) -> Now {
-        Now { utc: at.0, local: zone.local(at) }
-    }
-
     fn moved(self, by: i64) -> Now {
         Now { utc: self.utc.saturating_add(by), local: self.local.saturating_add(by) }
     }
