@@ -76,14 +76,14 @@ mod tests {
             k += 1;
         }
         let mut told = None;
-        for more in 0..1_200 {
+        for more in 0..2_400 {
             if told.is_none() && flat.nats(minute(k)) > 12.0 {
                 told = Some(more);
             }
             flat.learn(60_000.0, false);
             k += 1;
         }
-        assert!(told.is_some_and(|samples| (750..920).contains(&samples)), "{told:?}");
+        assert!(told.is_some_and(|samples| (1_400..1_900).contains(&samples)), "{told:?}");
         flat.accept();
         assert_eq!(flat.nats(minute(k)), 0.0);
     }
