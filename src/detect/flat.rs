@@ -44,8 +44,10 @@ impl Flat {
     /// Takes a sample; `changed` where its value is another than the one before.
     pub fn learn(&mut self, interval: f64, changed: bool) {
         self.longest -= self.longest * (0.7 * interval as f32 / FORGET).min(0.1);
-        self.still += STILL * (f32::from(u8::from(!changed)) - self.still);
         if changed {
+            // Told at a rest's end, so that a rest does not excuse itself.
+            self.still += (self.run * STILL).min(0.5) * (1.0 - self.still);
+            self.still -= STILL * self.still;
             self.longest = self.longest.max(self.run);
             self.run = 0.0;
         } else {
