@@ -45,6 +45,10 @@ const LOOKS: f64 = 0.35;
 /// Share of the nats beyond those seen that a young tail is not believed.
 const CAUTION: f64 = 0.4;
 const CAUTION_MOST: f64 = 3.0;
+/// Logarithms of nats, as [`PLAIN`] counts them, beyond the greatest peak: up to 1.2 times it there is all
+/// the caution, from twice it on none.
+const NEAR: f64 = 2.9;
+const RECORD: f64 = 11.1;
 /// Nats taken off where alarms come about once a day.
 const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
@@ -282,7 +286,7 @@ impl Model {
         if z.flat > told.0 {
             told = (z.flat, Lead::Flat);
         }
-        Fused { nats: self.cautious(told.0), lead: told.1, fused, plain, evidence }
+        Fused { nats: self.cautious(told.0, plain), lead: told.1, fused, plain, evidence }
     }
 
     /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
@@ -290,13 +294,16 @@ impl Model {
         (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
     }
 
-    /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet.
-    fn cautious(&self, nats: f64) -> f64 {
+    /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet: a sample
+    /// that is but little farther out than any before may be one of a heavy tail.
+    fn cautious(&self, nats: f64, plain: f64) -> f64 {
         let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
         // About once a day is where peaks crowd: there the tail is told too light.
         let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
         let youth = self.youth() * ((f64::from(self.samples) - 200.0) / 400.0).clamp(0.0, 1.0);
-        nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth
+        let beyond = plain - self.plain.greatest();
+        let known = ((RECORD - beyond) / (RECORD - NEAR)).clamp(0.0, 1.0);
+        nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth * known
     }
 
     /// The greater of some nats and those of a ledger's evidence, two looks at one sample paid for. The
