@@ -45,10 +45,10 @@ const LOOKS: f64 = 0.35;
 /// Share of the nats beyond those seen that a young tail is not believed.
 const CAUTION: f64 = 0.4;
 const CAUTION_MOST: f64 = 3.0;
-/// Logarithms of nats, as [`PLAIN`] counts them, beyond the greatest peak: up to 1.2 times it there is all
-/// the caution, from twice it on none.
-const NEAR: f64 = 2.9;
-const RECORD: f64 = 11.1;
+/// Logarithms of nats, as [`PLAIN`] counts them, beyond the greatest peak: up to 1.1 times it there is all
+/// the caution, from 1.6 times it on none.
+const NEAR: f64 = 1.5;
+const RECORD: f64 = 7.5;
 /// Nats taken off where alarms come about once a day.
 const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
