@@ -101,7 +101,7 @@ impl Ledger {
     /// The greatest evidence kept, of a peak that is over or still on.
     pub fn greatest(&self) -> f64 {
         let peak = self.peaks.first().map_or(0.0, |p| f64::from(*p) / STEPS);
-        if self.held == 0 { f64::from(self.candidate) } else { peak.max(f64::from(self.candidate)) }
+        peak.max(f64::from(self.candidate))
     }
 
     /// The least peak held, 0 where there is none.

@@ -86,6 +86,11 @@ pub(super) struct Frame {
     flat: f64,
 }
 
+/// The greater of what is told of `a` and of `b`; most questions are of a single value.
+fn at_ends(a: f64, b: f64, of: impl Fn(f64) -> f64) -> f64 {
+    if a == b { of(a) } else { of(a).max(of(b)) }
+}
+
 impl Frame {
     /// How far `x` is from what is expected in the long run, and the usual width of that distance: from
     /// the season where it is known, else from the base level.
@@ -97,11 +102,10 @@ impl Frame {
     }
 
     fn base_z(&self, a: f64, b: f64) -> f64 {
-        let z = |x| {
+        at_ends(a, b, |x| {
             let run = self.long_run(x);
             ratio(run.off, run.scale)
-        };
-        z(a).max(z(b))
+        })
     }
 
     /// The greatest distances from the detectors' centres of any value from `a` to `b`.
@@ -115,8 +119,8 @@ impl Frame {
             zscore: self.zscore.z(a, b),
             ewma: self.ewma.z(a, b),
             holt: biased.z(a - self.holt.at, b - self.holt.at),
-            shift: if params.detectors.has(Detector::Shift) { shift(a).max(shift(b)) } else { 0.0 },
-            slope: model.slope.as_deref().map_or(0.0, |s| slope(s, a).max(slope(s, b))),
+            shift: if params.detectors.has(Detector::Shift) { at_ends(a, b, shift) } else { 0.0 },
+            slope: model.slope.as_deref().map_or(0.0, |s| at_ends(a, b, |x| slope(s, x))),
             flat: if rests { self.flat } else { 0.0 },
         }
     }
