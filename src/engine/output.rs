@@ -3,6 +3,7 @@
 
 use crate::detect::{Band, Detector, Kind, Verdict};
 use crate::labels::Labels;
+use crate::registry::Signal;
 use crate::rules::{As, OutputNames, Rule};
 use crate::time::Millis;
 use std::sync::Arc;
@@ -73,6 +74,27 @@ pub struct Output {
 }
 
 impl Output {
+    /// Ends what was said of a signal, where anything was: its outputs go stale at `at`. `want_all`:
+    /// also where nothing of it was let out.
+    pub(super) fn end(
+        signal: &mut Signal,
+        labels: &Labels,
+        rule: &Arc<Rule>,
+        at: Millis,
+        want_all: bool,
+    ) -> Option<Output> {
+        let emit = signal.emitted.take().is_some();
+        let scored = std::mem::take(&mut signal.scored);
+        (scored && (emit || want_all)).then(|| Output {
+            labels: labels.clone(),
+            rule: rule.clone(),
+            transform: signal.transform,
+            at,
+            value: OutputValue::Stale,
+            emit,
+        })
+    }
+
     /// Whether the flag is 1: exactly where the score is at least 1.
     pub fn flagged(&self) -> bool {
         use OutputValue::{Scored, Silent};

@@ -206,17 +206,7 @@ impl Work<'_> {
             return;
         }
         self.each(partition, watch.slot, |labels, signal| {
-            let emit = signal.emitted.take().is_some();
-            if std::mem::take(&mut signal.scored) && (emit || self.want_all) {
-                effects.outputs.push(Output {
-                    labels: labels.clone(),
-                    rule: rule.clone(),
-                    transform: signal.transform,
-                    at,
-                    value: OutputValue::Stale,
-                    emit,
-                });
-            }
+            effects.outputs.extend(Output::end(signal, labels, rule, at, self.want_all));
         });
     }
 
