@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-// F0: facts about time, labels and numbers.
+// F0: the binary form of values; facts about time, labels and numbers.
+pub mod codec;
 pub mod labels;
 pub mod stats;
 pub mod time;

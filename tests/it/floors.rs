@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. Rooms of one row do not know each other; a row may use all rows before it.
 /// Floors whose rooms build on each other take several rows.
 const FLOORS: &[(&str, &[&str])] = &[
+    ("F0", &["codec"]),
     ("F0", &["time", "labels", "stats"]),
     ("F1", &["wire"]),
     ("F2", &["calibrate"]),
