@@ -4,7 +4,10 @@
 //! body carries the context as of its own position. So a partition's answer is a function of its
 //! state, the context and the samples, whichever thread asks.
 
+use crate::codec::{Damaged, Reader, Stored, store_count};
+use crate::detect::cohort::Donors;
 use crate::registry::Frozen;
+use crate::registry::partition::{load_format, store_format};
 use crate::registry::summary::epoch;
 use crate::rules::RuleSet;
 use crate::time::Millis;
@@ -50,6 +53,45 @@ impl Context {
             closed: i64::MIN,
             frozen: Arc::default(),
         }
+    }
+
+    /// Appends the context but for its rules.
+    pub fn store(&self, to: &mut Vec<u8>) {
+        let Context { generation, rules: _, families, elected, observed, closed, frozen } = self;
+        store_format(to);
+        generation.store(to);
+        families.store(to);
+        elected.store(to);
+        observed.store(to);
+        closed.store(to);
+        let (mut donors, mut models) = (Donors::default(), Vec::new());
+        frozen.iter().for_each(|frozen| frozen.store(&mut models, &mut donors));
+        donors.store(to);
+        store_count(frozen.len(), to);
+        to.append(&mut models);
+    }
+
+    /// Reads a context that had these rules.
+    ///
+    /// # Errors
+    /// It is damaged, or of another format.
+    pub fn load(from: &mut Reader<'_>, rules: Arc<RuleSet>) -> Result<Context, Damaged> {
+        load_format(from)?;
+        let context = Context {
+            generation: Stored::load(from)?,
+            rules,
+            families: Arc::new(Stored::load(from)?),
+            elected: Arc::new(Stored::load(from)?),
+            observed: Stored::load(from)?,
+            closed: Stored::load(from)?,
+            frozen: Arc::default(),
+        };
+        let donors = Donors::load(from)?;
+        let mut frozen = Vec::new();
+        for _ in 0..from.count()? {
+            frozen.push(Arc::new(Frozen::load(from, &donors)?));
+        }
+        Ok(Context { frozen: frozen.into(), ..context })
     }
 
     /// Whether samples of an HA pair member count.

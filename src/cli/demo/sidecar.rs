@@ -121,6 +121,7 @@ fn rules() -> Result<RuleSet, String> {
         limits: Limits::default(),
         forget_after: Span::DAY,
         output_names: OutputNames::Oddity,
+        source: Arc::default(),
     })
 }
 
