@@ -102,7 +102,7 @@ impl App {
             in_flight: config.receive.max_in_flight_bytes,
             ..ReceiverLimits::default()
         });
-        let emitter = Arc::new(Emitter::new(config.remote_write.clone())?);
+        let emitter = Arc::new(Emitter::new(config.remote_write.clone(), None)?);
         let recent = Arc::new(Recent::new(RECENT));
         let flags = Arc::new(FlagCounter::default());
         let current = (options.anomalies_endpoint || config.server.anomalies_endpoint)
@@ -202,7 +202,12 @@ impl App {
         sweeper.abort();
         let undelivered = self.api.emitter.shutdown(left()).await;
         for left in &undelivered {
-            tracing::warn!(target_name = left.target, samples = left.samples, "not delivered in time");
+            let what = if left.kept { "kept for the next start" } else { "lost" };
+            tracing::warn!(
+                target_name = left.target,
+                samples = left.samples,
+                "not delivered in time, {what}"
+            );
         }
         tracing::info!("stopped");
         undelivered

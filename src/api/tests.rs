@@ -48,7 +48,7 @@ async fn server(limits: ServerLimits, receiver: ReceiverLimits) -> Server {
     let api = Arc::new(Api {
         receiver: Arc::new(Receiver::new(engine.clone(), receiver).expect("threads start")),
         engine,
-        emitter: Arc::new(Emitter::new(Vec::new()).expect("no targets")),
+        emitter: Arc::new(Emitter::new(Vec::new(), None).expect("no targets")),
         recent: Arc::new(Recent::new(10)),
         current: Some(current),
         control: Arc::new(Fake),
