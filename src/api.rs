@@ -23,6 +23,7 @@ pub use server::{ServerLimits, serve};
 use crate::emit::Emitter;
 use crate::engine::Engine;
 use crate::ingest::Receiver;
+use crate::keeper::Keeper;
 use crate::time::Millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +61,8 @@ pub struct Api {
     pub current: Option<Arc<Current>>,
     /// The application.
     pub control: Arc<dyn Control>,
+    /// State on disk; `None` where none is kept.
+    pub keeper: Option<Arc<Keeper>>,
     /// Whether requests should come here: false until everything runs, and while draining.
     pub ready: Arc<AtomicBool>,
     /// When the process started.

@@ -7,6 +7,7 @@ mod relabel;
 mod remote_write;
 
 pub use crate::rules::yaml::{Note, Problem, Problems};
+pub use crate::state::{Fsync, OnDiskFull};
 pub use http::HttpConfig;
 
 use crate::emit::config::RemoteWriteConfig;
@@ -49,26 +50,7 @@ impl Default for ReceiveLimits {
     }
 }
 
-/// What happens when the disk is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDiskFull {
-    /// Scoring goes on without the log.
-    #[default]
-    Degrade,
-    /// Writes are refused until there is room.
-    Refuse,
-}
-
-/// When the log is synced to disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before each answer.
-    Always,
-    /// This often.
-    Every(Span),
-}
-
-/// `state:`; no state is kept on disk by this version.
+/// `state:`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateConfig {
     /// The folder; `None`: memory only.
@@ -77,11 +59,18 @@ pub struct StateConfig {
     pub fsync: Fsync,
     /// Default `degrade`.
     pub on_disk_full: OnDiskFull,
+    /// The longest time between checkpoints while samples come. Default 15 min.
+    pub checkpoint_every: Span,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        StateConfig { dir: None, fsync: Fsync::Every(Span::SECOND), on_disk_full: OnDiskFull::default() }
+        StateConfig {
+            dir: None,
+            fsync: Fsync::Every(Span::SECOND),
+            on_disk_full: OnDiskFull::default(),
+            checkpoint_every: Span::minutes(15),
+        }
     }
 }
 

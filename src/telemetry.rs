@@ -2,6 +2,7 @@
 //! somebody scrapes, and written as OpenMetrics text.
 
 mod emitter;
+mod keeper;
 mod process;
 mod receiver;
 mod write;
@@ -9,6 +10,7 @@ mod write;
 use crate::emit::Emitter;
 use crate::engine::{Engine, OutputBatch, OutputSink};
 use crate::ingest::Receiver;
+use crate::keeper::Keeper;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -68,6 +70,8 @@ pub struct Sources {
     pub flags: Arc<FlagCounter>,
     /// The configuration.
     pub config: Arc<ConfigState>,
+    /// State on disk; `None` where none is kept.
+    pub keeper: Option<Arc<Keeper>>,
     /// The version shown.
     pub version: &'static str,
 }
@@ -84,6 +88,9 @@ impl Collector for Sources {
         receiver::write(self, &mut writer)?;
         self.engine_metrics(&mut writer)?;
         emitter::write(&self.emitter, &mut writer)?;
+        if let Some(keeper) = &self.keeper {
+            keeper::write(&keeper.report(), &mut writer)?;
+        }
         process::write(&mut writer)
     }
 }

@@ -52,6 +52,7 @@ async fn server(limits: ServerLimits, receiver: ReceiverLimits) -> Server {
         recent: Arc::new(Recent::new(10)),
         current: Some(current),
         control: Arc::new(Fake),
+        keeper: None,
         ready: Arc::new(AtomicBool::new(true)),
         started: now(),
         version: "0.0.0",

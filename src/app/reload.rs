@@ -1,7 +1,7 @@
 //! Reload: a new configuration comes in force whole, or not at all.
 
 use crate::api::Control;
-use crate::config::{Config, Note, ReceiveLimits, ServerConfig};
+use crate::config::{Config, Note, ReceiveLimits, ServerConfig, StateConfig};
 use crate::emit::Emitter;
 use crate::engine::Engine;
 use crate::record::Record;
@@ -19,6 +19,8 @@ pub(super) struct Fixed {
     pub server: ServerConfig,
     /// The receiver's limits at the start.
     pub receive: ReceiveLimits,
+    /// `state:` at the start.
+    pub state: StateConfig,
     /// The listeners are not those of the file.
     pub listens_elsewhere: bool,
     /// `/metrics/anomalies` is served whatever the file says.
@@ -29,10 +31,20 @@ pub(super) struct Fixed {
 
 impl Fixed {
     /// The settings in which a file differs.
-    fn differs(&self, server: &ServerConfig, receive: &ReceiveLimits) -> Vec<&'static str> {
+    fn differs(
+        &self,
+        server: &ServerConfig,
+        receive: &ReceiveLimits,
+        state: &StateConfig,
+    ) -> Vec<&'static str> {
         let ServerConfig { listen, anomalies_endpoint } = &self.server;
         let ReceiveLimits { max_body_bytes, max_in_flight_bytes } = &self.receive;
+        let StateConfig { dir, fsync, on_disk_full, checkpoint_every } = &self.state;
         let settings = [
+            ("state.dir", *dir != state.dir),
+            ("state.fsync", *fsync != state.fsync),
+            ("state.on_disk_full", *on_disk_full != state.on_disk_full),
+            ("state.checkpoint_every", *checkpoint_every != state.checkpoint_every),
             ("server.listen", !self.listens_elsewhere && *listen != server.listen),
             (
                 "server.anomalies_endpoint",
@@ -93,11 +105,11 @@ impl Reloader {
         let Some(loader) = &self.loader else {
             return Err(vec!["there is no configuration file to read again".to_string()]);
         };
-        let Config { server, receive, rules, remote_write, notes, .. } = loader()?;
+        let Config { server, receive, state, rules, remote_write, notes, .. } = loader()?;
         // The targets first: they can still refuse, and then nothing has changed.
         self.emitter.reload(remote_write).map_err(|error| vec![error.to_string()])?;
         self.engine.apply(Record::Rules(rules)).map_err(|error| vec![error.to_string()])?;
-        let restart_needed = self.fixed.differs(&server, &receive);
+        let restart_needed = self.fixed.differs(&server, &receive, &state);
         let mut notes = texts(&notes);
         notes.extend(
             restart_needed.iter().map(|setting| format!("{setting} has changed; it needs a restart")),

@@ -75,6 +75,11 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         return Err(Usage(text.to_string()).into());
     }
     start_log(args.log_level, args.log_format);
+    if cfg!(debug_assertions)
+        && let Ok(points) = std::env::var("ODDITY_FAIL")
+    {
+        crate::fail::arm_all(&points).map_err(Usage)?;
+    }
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(problems) => {

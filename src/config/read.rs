@@ -79,28 +79,35 @@ fn receive(node: Node<'_>) -> ReceiveLimits {
 fn state(node: &Node<'_>, base: &Path) -> StateConfig {
     let mut state = StateConfig::default();
     let Some(mut map) = node.map() else { return state };
-    const NOT_KEPT: &str = "accepted, and has no effect in this version: state is kept in memory only";
     // Read with the rules: it shapes scores.
     map.take("forget_after");
     if let Some(node) = map.take("dir") {
         state.dir = node.string().map(|dir| base.join(dir));
-        node.note(NOT_KEPT);
     }
     if let Some(node) = map.take("fsync") {
         let fsync = node.parse(|text| match text {
             "always" => Ok(Fsync::Always),
+            "never" => Ok(Fsync::Never),
             _ => match Span::parse(text) {
                 Ok(span) if (Span(1)..=Span::HOUR).contains(&span) => Ok(Fsync::Every(span)),
-                _ => Err(format!("expected always or a duration of at most 1h such as 1s, found {text:?}")),
+                _ => Err(format!(
+                    "expected always, never or a duration of at most 1h such as 1s, found {text:?}"
+                )),
             },
         });
         state.fsync = fsync.unwrap_or(state.fsync);
-        node.note(NOT_KEPT);
     }
     if let Some(node) = map.take("on_disk_full") {
         let choice = node.choice(&[("degrade", OnDiskFull::Degrade), ("refuse", OnDiskFull::Refuse)]);
         state.on_disk_full = choice.unwrap_or_default();
-        node.note(NOT_KEPT);
+    }
+    if let Some(span) =
+        map.take("checkpoint_every").and_then(|node| node.duration(Span::SECOND..=Span::days(1)))
+    {
+        state.checkpoint_every = span;
+    }
+    if state.dir.is_none() {
+        map.node.note("without `dir` state is kept in memory only: a restart forgets all that was learnt");
     }
     map.finish();
     state

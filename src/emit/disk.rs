@@ -13,6 +13,7 @@ pub use acks::Acks;
 pub use open::{OpenError, remove_foreign};
 pub use stored::Stored;
 
+use crate::state::Fsync;
 use crate::time::Millis;
 use format::Broken;
 use parking_lot::{Mutex, MutexGuard};
@@ -22,19 +23,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
-
-/// When what was written is brought to the disk itself. A process that dies loses nothing either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fsync {
-    /// After each write.
-    Always,
-    /// At most this long after it.
-    Every(Duration),
-    /// When the operating system likes.
-    #[default]
-    Never,
-}
 
 /// Where queues are kept.
 #[derive(Clone, Debug)]

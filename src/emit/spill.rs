@@ -2,11 +2,12 @@
 
 use super::clock;
 use super::disk::format::{self, Entry};
-use super::disk::{BlockRef, Fsync, NewBlock, Stored};
+use super::disk::{BlockRef, NewBlock, Stored};
 use super::metrics::Dropped;
 use super::queue::Item;
 use super::request::Encoding;
 use super::target::Target;
+use crate::state::Fsync;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::collections::BTreeMap;
 use std::io;
@@ -146,7 +147,7 @@ fn work(target: &Weak<Target>, woken: &Receiver<()>) {
             let Some(target) = target.upgrade() else { return };
             let Some(disk) = &target.disk else { return };
             if let Fsync::Every(every) = disk.fsync
-                && flushed.elapsed() >= every
+                && flushed.elapsed() >= every.as_std()
             {
                 flushed = Instant::now();
                 let mut segments = disk.lock();

@@ -5,8 +5,8 @@ use super::ha::HaTracker;
 use super::metrics::Metrics;
 use super::pool::{JobError, Pool};
 use super::{IngestError, Source, negotiate, peek};
-use crate::engine::{Applied, Engine};
-use crate::record::{Body, Record};
+use crate::engine::{Applied, ApplyError, Engine};
+use crate::record::{Body, NotKept, Record};
 use crate::time::Millis;
 use crate::wire::frame::{self, Encoding};
 use crate::wire::{Version, WireError};
@@ -114,6 +114,17 @@ enum Refused {
     Wire(#[from] WireError),
     #[error("the body is not what the content type says: it begins like remote write {0}")]
     OtherProtocol(&'static str),
+    #[error("{0}")]
+    NotKept(#[from] NotKept),
+}
+
+impl From<ApplyError> for Refused {
+    fn from(error: ApplyError) -> Refused {
+        match error {
+            ApplyError::Wire(error) => Refused::Wire(error),
+            ApplyError::NotKept(error) => Refused::NotKept(error),
+        }
+    }
 }
 
 struct Inner {
@@ -189,6 +200,7 @@ impl Receiver {
         let limit = self.inner.limits.compressed;
         let version = negotiate::version(head.content_type.as_deref());
         let outcome = match length {
+            _ if !self.inner.engine.keeps() => self.overloaded(NO_ROOM),
             Some(length) if length > limit as u64 => Outcome::refused(400, too_large(length, limit)),
             _ => {
                 match self.admission.reading.reserve(length.map_or(STEP, |l| (l as usize).min(STEP))).await {
@@ -275,15 +287,16 @@ impl Receiver {
         });
         match result.await {
             Ok(Ok(applied)) => outcome_of(&applied),
+            Ok(Err(Refused::NotKept(why))) => self.overloaded(why),
             Ok(Err(refused)) => Outcome::refused(400, refused.to_string()),
             Err(JobError::Full) => self.overloaded(Overload),
             Err(JobError::Panicked) => Outcome::refused(500, "internal error; see the log"),
         }
     }
 
-    fn overloaded(&self, overload: Overload) -> Outcome {
+    fn overloaded(&self, why: impl std::fmt::Display) -> Outcome {
         self.inner.metrics.overloads.fetch_add(1, Ordering::Relaxed);
-        Outcome::refused(503, format!("{overload}; try again"))
+        Outcome::refused(503, format!("{why}; try again"))
     }
 
     fn reply(&self, version: Option<Version>, outcome: Outcome, started: Instant) -> Reply {
@@ -324,7 +337,7 @@ impl Inner {
         &self,
         version: Version,
         encoding: Encoding,
-        compressed: &[u8],
+        compressed: &Bytes,
         received: Millis,
     ) -> Result<Applied, Refused> {
         let mut bytes = Vec::new();
@@ -338,15 +351,16 @@ impl Inner {
             }));
         }
         self.follow(version, &bytes, received)?;
-        let applied =
-            self.engine.apply(Record::Body(Body { version, received, bytes: Bytes::from(bytes) }))?;
+        let raw = Some((encoding, compressed.clone()));
+        let body = Body { version, received, bytes: Bytes::from(bytes), raw };
+        let applied = self.engine.apply(Record::Body(body))?;
         self.position.fetch_max(applied.sequence.saturating_add(1), Ordering::Relaxed);
         self.metrics.applied(&applied);
         Ok(applied)
     }
 
     /// Elects the request's replica where that is due, before its body is applied.
-    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<(), WireError> {
+    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<(), ApplyError> {
         let rules = self.engine.rules();
         let names = [rules.identity.cluster_label.as_str(), rules.identity.replica_label.as_str()];
         let [cluster, Some(replica)] = peek::first_series(version, body, names) else { return Ok(()) };
@@ -362,6 +376,8 @@ impl Inner {
         result
     }
 }
+
+const NO_ROOM: &str = "there is no room on the disk for what must not be lost";
 
 fn too_large(got: u64, limit: usize) -> String {
     format!("the body is {got} bytes, over the limit of {limit} (compressed)")

@@ -9,6 +9,7 @@ mod harness;
 
 mod answers;
 mod bits;
+mod crash;
 mod examples;
 mod floors;
 mod history;

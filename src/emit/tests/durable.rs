@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU16;
 
 fn dir(path: &Path) -> Option<QueueDir> {
-    Some(QueueDir { path: path.join("queue"), incarnation: 1, fsync: Fsync::Never })
+    Some(QueueDir { path: path.join("queue"), incarnation: 1, fsync: crate::state::Fsync::Never })
 }
 
 /// A receiver that answers with a status that can be changed: 204 takes what comes.
