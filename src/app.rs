@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::emit::{EmitError, Emitter, Undelivered};
 use crate::engine::{Engine, OutputSink};
 use crate::ingest::{IngestError, Receiver, ReceiverLimits};
+use crate::secure::{self, Doors};
 use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
 use crate::time::Millis;
 use std::future::Future;
@@ -44,6 +45,9 @@ pub enum AppError {
     /// The way out.
     #[error(transparent)]
     Emit(#[from] EmitError),
+    /// Certificates or tokens.
+    #[error("{}", .0.join("\n"))]
+    Doors(Vec<String>),
 }
 
 /// What is not in the configuration file.
@@ -64,6 +68,8 @@ pub struct Options {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     /// Where a reload gets its configuration from; `None`: it is refused.
     pub loader: Option<Loader>,
+    /// Reads the `--web.config.file`, which then counts instead of `server.tls` and `server.auth`.
+    pub web_config: Option<secure::Loader>,
 }
 
 impl Default for Options {
@@ -77,6 +83,7 @@ impl Default for Options {
             server: ServerLimits::default(),
             sinks: Vec::new(),
             loader: None,
+            web_config: None,
         }
     }
 }
@@ -100,8 +107,11 @@ impl App {
             compressed: config.receive.max_body_bytes,
             decompressed: config.receive.max_body_bytes,
             in_flight: config.receive.max_in_flight_bytes,
+            queue_age: config.receive.max_queue_age.as_std(),
             ..ReceiverLimits::default()
         });
+        let doors = Doors::new(config.server.doors.clone(), options.web_config).map_err(AppError::Doors)?;
+        let doors = Arc::new(doors);
         let emitter = Arc::new(Emitter::new(config.remote_write.clone(), None)?);
         let recent = Arc::new(Recent::new(RECENT));
         let flags = Arc::new(FlagCounter::default());
@@ -123,6 +133,7 @@ impl App {
             emitter: emitter.clone(),
             flags,
             config: state.clone(),
+            doors: doors.clone(),
             version: VERSION,
         });
         let fixed = Fixed {
@@ -140,6 +151,7 @@ impl App {
             emitter.clone(),
             state,
             telemetry,
+            doors.clone(),
         ));
         let api = Arc::new(Api {
             engine,
@@ -148,6 +160,7 @@ impl App {
             recent,
             current,
             control: reloader.clone(),
+            doors,
             ready: Arc::new(AtomicBool::new(false)),
             started,
             version: VERSION,
@@ -163,6 +176,11 @@ impl App {
     /// The engine.
     pub fn engine(&self) -> Arc<Engine> {
         self.api.engine.clone()
+    }
+
+    /// TLS, and who may do what.
+    pub fn doors(&self) -> Arc<Doors> {
+        self.api.doors.clone()
     }
 
     /// The newest anomalies.

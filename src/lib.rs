@@ -29,8 +29,9 @@ pub mod ingest;
 // F7: tools over the engine.
 pub mod backtest;
 pub mod simulate;
-// F8: what is shown.
+// F8: what is shown, and to whom.
 pub mod api;
+pub mod secure;
 pub mod telemetry;
 // F9: the application.
 pub mod app;
