@@ -18,6 +18,7 @@ use crate::ingest::{IngestError, Receiver, ReceiverLimits};
 use crate::keeper::{self, Found, Keeper};
 use crate::record::Record;
 use crate::state::{Folder, StateError};
+use crate::secure::{self, Doors};
 use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
 use crate::time::Millis;
 use std::future::Future;
@@ -52,6 +53,9 @@ pub enum AppError {
     /// State on disk.
     #[error("state: {0}")]
     State(#[from] StateError),
+    /// Certificates or tokens.
+    #[error("{}", .0.join("\n"))]
+    Doors(Vec<String>),
 }
 
 /// What is not in the configuration file.
@@ -72,6 +76,8 @@ pub struct Options {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     /// Where a reload gets its configuration from; `None`: it is refused.
     pub loader: Option<Loader>,
+    /// Reads the `--web.config.file`, which then counts instead of `server.tls` and `server.auth`.
+    pub web_config: Option<secure::Loader>,
 }
 
 impl Default for Options {
@@ -85,6 +91,7 @@ impl Default for Options {
             server: ServerLimits::default(),
             sinks: Vec::new(),
             loader: None,
+            web_config: None,
         }
     }
 }
@@ -109,8 +116,11 @@ impl App {
             compressed: config.receive.max_body_bytes,
             decompressed: config.receive.max_body_bytes,
             in_flight: config.receive.max_in_flight_bytes,
+            queue_age: config.receive.max_queue_age.as_std(),
             ..ReceiverLimits::default()
         });
+        let doors = Doors::new(config.server.doors.clone(), options.web_config).map_err(AppError::Doors)?;
+        let doors = Arc::new(doors);
         let folder = config.state.dir.as_deref().map(open).transpose()?;
         let queue = folder.as_ref().map(|(folder, incarnation)| QueueDir {
             path: folder.queue_folder(),
@@ -142,6 +152,7 @@ impl App {
             flags,
             config: state.clone(),
             keeper: keeper.clone(),
+            doors: doors.clone(),
             version: VERSION,
         });
         let fixed = Fixed {
@@ -160,6 +171,7 @@ impl App {
             emitter.clone(),
             state,
             telemetry,
+            doors.clone(),
         ));
         let api = Arc::new(Api {
             engine,
@@ -169,6 +181,7 @@ impl App {
             current,
             control: reloader.clone(),
             keeper: keeper.clone(),
+            doors,
             ready: Arc::new(AtomicBool::new(false)),
             started,
             version: VERSION,
@@ -184,6 +197,11 @@ impl App {
     /// The engine.
     pub fn engine(&self) -> Arc<Engine> {
         self.api.engine.clone()
+    }
+
+    /// TLS, and who may do what.
+    pub fn doors(&self) -> Arc<Doors> {
+        self.api.doors.clone()
     }
 
     /// The newest anomalies.

@@ -1,6 +1,7 @@
 //! The configuration file: the rules and the sections around them. `docs/configuration.md` describes
 //! every field.
 
+mod doors;
 mod http;
 mod read;
 mod relabel;
@@ -8,11 +9,13 @@ mod remote_write;
 
 pub use crate::rules::yaml::{Note, Problem, Problems};
 pub use crate::state::{Fsync, OnDiskFull};
+pub use doors::load_web_config;
 pub use http::HttpConfig;
 
 use crate::emit::config::RemoteWriteConfig;
 use crate::rules::RuleSet;
 use crate::rules::yaml::MAX_BYTES;
+use crate::secure::DoorsConfig;
 use crate::time::Span;
 use std::fs::File;
 use std::io::Read;
@@ -27,11 +30,17 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether `/metrics/anomalies` is served. Default no.
     pub anomalies_endpoint: bool,
+    /// `tls` and `auth`.
+    pub doors: DoorsConfig,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        ServerConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9898)), anomalies_endpoint: false }
+        ServerConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9898)),
+            anomalies_endpoint: false,
+            doors: DoorsConfig::default(),
+        }
     }
 }
 
@@ -42,11 +51,20 @@ pub struct ReceiveLimits {
     pub max_body_bytes: usize,
     /// Decompressed bytes worked on at a time. Default 256 MiB.
     pub max_in_flight_bytes: usize,
+    /// Open connections. Default 1024.
+    pub max_connections: usize,
+    /// How long the oldest request in the queue may have waited before more are refused. Default 5 s.
+    pub max_queue_age: Span,
 }
 
 impl Default for ReceiveLimits {
     fn default() -> Self {
-        ReceiveLimits { max_body_bytes: 32 << 20, max_in_flight_bytes: 256 << 20 }
+        ReceiveLimits {
+            max_body_bytes: 32 << 20,
+            max_in_flight_bytes: 256 << 20,
+            max_connections: 1024,
+            max_queue_age: Span::seconds(5),
+        }
     }
 }
 

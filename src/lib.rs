@@ -32,8 +32,9 @@ pub mod ingest;
 pub mod backtest;
 pub mod keeper;
 pub mod simulate;
-// F8: what is shown.
+// F8: what is shown, and to whom.
 pub mod api;
+pub mod secure;
 pub mod telemetry;
 // F9: the application.
 pub mod app;

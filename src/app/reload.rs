@@ -5,6 +5,7 @@ use crate::config::{Config, Note, ReceiveLimits, ServerConfig, StateConfig};
 use crate::emit::Emitter;
 use crate::engine::Engine;
 use crate::record::Record;
+use crate::secure::Doors;
 use crate::telemetry::{ConfigState, Telemetry};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -37,8 +38,9 @@ impl Fixed {
         receive: &ReceiveLimits,
         state: &StateConfig,
     ) -> Vec<&'static str> {
-        let ServerConfig { listen, anomalies_endpoint } = &self.server;
-        let ReceiveLimits { max_body_bytes, max_in_flight_bytes } = &self.receive;
+        let ServerConfig { listen, anomalies_endpoint, doors: _ } = &self.server;
+        let ReceiveLimits { max_body_bytes, max_in_flight_bytes, max_connections, max_queue_age } =
+            &self.receive;
         let StateConfig { dir, fsync, on_disk_full, checkpoint_every } = &self.state;
         let settings = [
             ("state.dir", *dir != state.dir),
@@ -55,6 +57,8 @@ impl Fixed {
                 "limits.max_in_flight_bytes",
                 !self.own_limits && *max_in_flight_bytes != receive.max_in_flight_bytes,
             ),
+            ("limits.max_connections", *max_connections != receive.max_connections),
+            ("limits.max_queue_age", !self.own_limits && *max_queue_age != receive.max_queue_age),
         ];
         settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
@@ -76,9 +80,11 @@ pub struct Reloader {
     emitter: Arc<Emitter>,
     state: Arc<ConfigState>,
     telemetry: Telemetry,
+    doors: Arc<Doors>,
 }
 
 impl Reloader {
+    #[allow(clippy::too_many_arguments)] // the parts of the application that a reload reaches
     pub(super) fn new(
         loader: Option<Loader>,
         fixed: Fixed,
@@ -87,6 +93,7 @@ impl Reloader {
         emitter: Arc<Emitter>,
         state: Arc<ConfigState>,
         telemetry: Telemetry,
+        doors: Arc<Doors>,
     ) -> Reloader {
         let in_force = InForce { notes: texts(notes), ..InForce::default() };
         Reloader {
@@ -98,6 +105,7 @@ impl Reloader {
             emitter,
             state,
             telemetry,
+            doors,
         }
     }
 
@@ -106,9 +114,11 @@ impl Reloader {
             return Err(vec!["there is no configuration file to read again".to_string()]);
         };
         let Config { server, receive, state, rules, remote_write, notes, .. } = loader()?;
-        // The targets first: they can still refuse, and then nothing has changed.
+        // What can still refuse comes first: then nothing has changed.
+        let doors = self.doors.prepare(server.doors.clone())?;
         self.emitter.reload(remote_write).map_err(|error| vec![error.to_string()])?;
         self.engine.apply(Record::Rules(rules)).map_err(|error| vec![error.to_string()])?;
+        self.doors.put(doors);
         let restart_needed = self.fixed.differs(&server, &receive, &state);
         let mut notes = texts(&notes);
         notes.extend(

@@ -1,5 +1,6 @@
 //! The sections but for those of the rules and targets.
 
+use super::doors::doors;
 use super::http::http;
 use super::remote_write::targets;
 use super::{Config, Fsync, OnDiskFull, ReceiveLimits, RemoteReadConfig, ServerConfig, StateConfig};
@@ -16,7 +17,7 @@ const LATER: &str = "accepted, and has no effect in this version";
 pub(super) fn config(file: &str, text: &str) -> Result<Config, Problems> {
     let base = Path::new(file).parent().unwrap_or(Path::new(""));
     let (config, notes) = yaml::read(file, text, |root| {
-        let server = root.take("server").map_or_else(ServerConfig::default, server);
+        let server = root.take("server").map_or_else(ServerConfig::default, |node| server(&node, base));
         let receive = root.take("limits").map_or_else(ReceiveLimits::default, receive);
         let state = root.take("state").map_or_else(StateConfig::default, |node| state(&node, base));
         let remote_write = targets(root, base);
@@ -27,7 +28,7 @@ pub(super) fn config(file: &str, text: &str) -> Result<Config, Problems> {
     Ok(Config { notes, ..config })
 }
 
-fn server(node: Node<'_>) -> ServerConfig {
+fn server(node: &Node<'_>, base: &Path) -> ServerConfig {
     let mut server = ServerConfig::default();
     let Some(mut map) = node.map() else { return server };
     if let Some(listen) = map.take("listen").and_then(|node| node.parse(address)) {
@@ -36,8 +37,7 @@ fn server(node: Node<'_>) -> ServerConfig {
     if let Some(yes) = map.take("anomalies_endpoint").and_then(|node| node.bool()) {
         server.anomalies_endpoint = yes;
     }
-    map.refuse("tls", "not supported yet; put a reverse proxy with TLS in front");
-    map.refuse("auth", "not supported yet; put a reverse proxy with authentication in front");
+    server.doors = doors(&mut map, base);
     map.refuse("limits", "write it at the top level of the file, as `limits`");
     map.finish();
     server
@@ -67,6 +67,11 @@ fn receive(node: Node<'_>) -> ReceiveLimits {
     if let Some(bytes) = map.take("max_in_flight_bytes").and_then(|node| node.size(range)) {
         limits.max_in_flight_bytes = bytes;
     }
+    if let Some(most) = map.take("max_connections").and_then(|node| node.size(8..=1_000_000)) {
+        limits.max_connections = most;
+    }
+    let age = map.take("max_queue_age").and_then(|node| node.duration(Span(100)..=Span::MINUTE));
+    limits.max_queue_age = age.unwrap_or(limits.max_queue_age);
     if limits.max_in_flight_bytes < limits.max_body_bytes {
         map.node.error(format!(
             "max_in_flight_bytes ({}) is less than max_body_bytes ({}): the largest body would never fit",

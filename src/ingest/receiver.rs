@@ -2,7 +2,7 @@
 
 use super::admission::{Admission, Budget, Overload, Reservation, STEP};
 use super::ha::HaTracker;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, OverloadBy};
 use super::pool::{JobError, Pool};
 use super::{IngestError, Source, negotiate, peek};
 use crate::engine::{Applied, ApplyError, Engine};
@@ -36,6 +36,8 @@ pub struct ReceiverLimits {
     pub threads: usize,
     /// Requests that may wait for a thread. Default 256.
     pub queue: usize,
+    /// While the oldest of those has waited longer, no more are read. Default 5 s.
+    pub queue_age: Duration,
 }
 
 impl Default for ReceiverLimits {
@@ -51,6 +53,7 @@ impl Default for ReceiverLimits {
             body_time: Duration::from_secs(30),
             threads: cores.max(2),
             queue: 256,
+            queue_age: Duration::from_secs(5),
         }
     }
 }
@@ -185,6 +188,11 @@ impl Receiver {
         self.pool.queued()
     }
 
+    /// How long the oldest of them has been waiting; zero where none waits.
+    pub fn queue_age(&self) -> Duration {
+        self.pool.age()
+    }
+
     /// The elected HA replicas.
     pub fn ha(&self) -> &HaTracker {
         &self.inner.ha
@@ -200,12 +208,17 @@ impl Receiver {
         let limit = self.inner.limits.compressed;
         let version = negotiate::version(head.content_type.as_deref());
         let outcome = match length {
-            _ if !self.inner.engine.keeps() => self.overloaded(NO_ROOM),
-            Some(length) if length > limit as u64 => Outcome::refused(400, too_large(length, limit)),
+            _ if !self.inner.engine.keeps() => self.overloaded(OverloadBy::Disk),
+            Some(length) if length > limit as u64 => {
+                self.inner.metrics.limit("body_bytes");
+                Outcome::refused(400, too_large(length, limit))
+            }
+            // Cheaper than reading what could not be worked on in time.
+            _ if self.pool.age() > self.inner.limits.queue_age => self.overloaded(OverloadBy::QueueAge),
             _ => {
                 match self.admission.reading.reserve(length.map_or(STEP, |l| (l as usize).min(STEP))).await {
                     Ok(reservation) => return Ok(reservation),
-                    Err(overload) => self.overloaded(overload),
+                    Err(Overload) => self.overloaded(OverloadBy::Reading),
                 }
             }
         };
@@ -223,9 +236,9 @@ impl Receiver {
         bytes: usize,
     ) -> Result<(), Reply> {
         let started = Instant::now();
-        self.admission.reading.grow(reservation, bytes).await.map_err(|overload| {
+        self.admission.reading.grow(reservation, bytes).await.map_err(|Overload| {
             let version = negotiate::version(head.content_type.as_deref()).ok();
-            self.reply(version, self.overloaded(overload), started)
+            self.reply(version, self.overloaded(OverloadBy::Reading), started)
         })
     }
 
@@ -235,16 +248,20 @@ impl Receiver {
         let limits = &self.inner.limits;
         let outcome = match why {
             Unread::TooLong => {
+                self.inner.metrics.limit("body_bytes");
                 Outcome::refused(400, format!("the body is over the limit of {} bytes", limits.compressed))
             }
-            Unread::TooSlow => Outcome::refused(
-                408,
-                format!(
-                    "the body came too slowly: nothing for {} s, or not whole within {} s",
-                    limits.body_pause.as_secs_f64(),
-                    limits.body_time.as_secs_f64()
-                ),
-            ),
+            Unread::TooSlow => {
+                self.inner.metrics.limit("body_time");
+                Outcome::refused(
+                    408,
+                    format!(
+                        "the body came too slowly: nothing for {} s, or not whole within {} s",
+                        limits.body_pause.as_secs_f64(),
+                        limits.body_time.as_secs_f64()
+                    ),
+                )
+            }
             Unread::BrokenOff => Outcome::refused(400, "the body broke off"),
         };
         self.reply(version, outcome, Instant::now())
@@ -268,16 +285,18 @@ impl Receiver {
     async fn work(&self, version: Version, encoding: Encoding, body: Bytes, received: Millis) -> Outcome {
         let limits = &self.inner.limits;
         if body.len() > limits.compressed {
+            self.inner.metrics.limit("body_bytes");
             return Outcome::refused(400, too_large(body.len() as u64, limits.compressed));
         }
         let size = declared_size(&body).unwrap_or(limits.decompressed as u64);
         if size > limits.decompressed as u64 {
             let limit = limits.decompressed as u64;
+            self.inner.metrics.limit("decompressed_bytes");
             return Outcome::refused(400, WireError::TooLarge { got: size, limit }.to_string());
         }
         let reservation = match self.admission.working.reserve(size as usize).await {
             Ok(reservation) => reservation,
-            Err(overload) => return self.overloaded(overload),
+            Err(Overload) => return self.overloaded(OverloadBy::Working),
         };
         let inner = Arc::clone(&self.inner);
         let result = self.pool.run(move || {
@@ -287,16 +306,26 @@ impl Receiver {
         });
         match result.await {
             Ok(Ok(applied)) => outcome_of(&applied),
-            Ok(Err(Refused::NotKept(why))) => self.overloaded(why),
-            Ok(Err(refused)) => Outcome::refused(400, refused.to_string()),
-            Err(JobError::Full) => self.overloaded(Overload),
+            Ok(Err(Refused::NotKept(why))) => {
+                tracing::debug!(%why, "a body must be sent again");
+                self.overloaded(OverloadBy::Disk)
+            }
+            Ok(Err(refused)) => {
+                if let Refused::Wire(error) = &refused
+                    && let Some(limit) = limit_of(error)
+                {
+                    self.inner.metrics.limit(limit);
+                }
+                Outcome::refused(400, refused.to_string())
+            }
+            Err(JobError::Full) => self.overloaded(OverloadBy::Queue),
             Err(JobError::Panicked) => Outcome::refused(500, "internal error; see the log"),
         }
     }
 
-    fn overloaded(&self, why: impl std::fmt::Display) -> Outcome {
-        self.inner.metrics.overloads.fetch_add(1, Ordering::Relaxed);
-        Outcome::refused(503, format!("{why}; try again"))
+    fn overloaded(&self, by: OverloadBy) -> Outcome {
+        self.inner.metrics.overloaded(by);
+        Outcome::refused(503, format!("{}: {}; try again", Overload, by.why()))
     }
 
     fn reply(&self, version: Option<Version>, outcome: Outcome, started: Instant) -> Reply {
@@ -377,7 +406,19 @@ impl Inner {
     }
 }
 
-const NO_ROOM: &str = "there is no room on the disk for what must not be lost";
+/// The limit that an undecodable body has met, as `oddity_limit_exceeded_total` names it.
+fn limit_of(error: &WireError) -> Option<&'static str> {
+    match error {
+        WireError::TooLarge { .. } => Some("decompressed_bytes"),
+        WireError::TooMany { what, .. } => Some(match *what {
+            "labels in one series" => "labels",
+            "metadata entries" => "metadata",
+            "histogram buckets, spans and bounds" => "buckets",
+            other => other,
+        }),
+        WireError::Frame(..) | WireError::Protobuf { .. } => None,
+    }
+}
 
 fn too_large(got: u64, limit: usize) -> String {
     format!("the body is {got} bytes, over the limit of {limit} (compressed)")

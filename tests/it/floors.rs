@@ -17,6 +17,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("F5", &["engine", "state"]),
     ("F6", &["ingest", "emit", "history"]),
     ("F7", &["backtest", "simulate", "keeper"]),
+    ("F8", &["secure"]),
     ("F8", &["telemetry"]),
     ("F8", &["api"]),
     ("F9", &["config"]),
