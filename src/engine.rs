@@ -9,6 +9,8 @@ pub mod apply;
 pub mod context;
 mod epochs;
 pub mod identify;
+#[cfg(test)]
+mod images;
 mod lanes;
 pub mod output;
 pub mod own;

@@ -1,6 +1,6 @@
 //! `oddity serve`: the sidecar.
 
-use super::args;
+use super::{Usage, args};
 use crate::api::{Control, ServerLimits};
 use crate::app::{App, Options, Reloader};
 use crate::config::{Config, load_web_config};
