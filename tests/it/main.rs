@@ -10,6 +10,7 @@ mod harness;
 mod answers;
 mod bits;
 mod crash;
+mod crash_prometheus;
 mod doors;
 mod examples;
 mod floors;
