@@ -6,6 +6,7 @@ mod read;
 mod relabel;
 mod remote_write;
 
+pub use crate::history::RemoteReadConfig;
 pub use crate::rules::yaml::{Note, Problem, Problems};
 pub use http::HttpConfig;
 
@@ -83,15 +84,6 @@ impl Default for StateConfig {
     fn default() -> Self {
         StateConfig { dir: None, fsync: Fsync::Every(Span::SECOND), on_disk_full: OnDiskFull::default() }
     }
-}
-
-/// One source of `remote_read:`; no history is read by this version.
-#[derive(Clone, Debug)]
-pub struct RemoteReadConfig {
-    /// Where from, who we are.
-    pub http: HttpConfig,
-    /// Matchers that a query must have.
-    pub required_matchers: Vec<(String, String)>,
 }
 
 /// A configuration, checked.

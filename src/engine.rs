@@ -8,6 +8,8 @@
 pub mod apply;
 pub mod context;
 mod epochs;
+#[cfg(test)]
+mod holes;
 pub mod identify;
 mod lanes;
 pub mod output;

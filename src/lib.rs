@@ -25,6 +25,7 @@ pub mod engine;
 pub mod emit;
 pub mod history;
 pub mod ingest;
+pub mod outbound;
 // F7: tools over the engine.
 pub mod backtest;
 pub mod simulate;

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("F3", &["record"]),
     ("F4", &["registry"]),
     ("F5", &["engine"]),
+    ("F6", &["outbound"]),
     ("F6", &["ingest", "emit", "history"]),
     ("F7", &["backtest", "simulate"]),
     ("F8", &["telemetry"]),

@@ -11,6 +11,7 @@ mod answers;
 mod bits;
 mod examples;
 mod floors;
+mod gaps;
 mod history;
 mod legacy;
 mod loop_free;
