@@ -8,6 +8,8 @@
 pub mod apply;
 pub mod context;
 mod epochs;
+#[cfg(test)]
+mod holes;
 pub mod identify;
 #[cfg(test)]
 mod images;
@@ -216,7 +218,7 @@ impl Engine {
     }
 
     /// Whether records can be kept at present, or need not be.
-    pub fn keeps(&self) -> bool {
+    pub fn can_keep(&self) -> bool {
         !self.journal.get().is_some_and(|journal| journal.refuses())
     }
 

@@ -95,6 +95,11 @@ impl Sources {
         }
     }
 
+    /// The groups' names and numbers, the unnamed one's not among them.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.groups.iter().map(|(name, group)| (name.as_str(), *group))
+    }
+
     /// A pair member's number; 0 for none.
     pub fn replica(&mut self, group: u16, replica: &str) -> u16 {
         if replica.is_empty() {
@@ -323,7 +328,7 @@ fn read<'b>(
 }
 
 /// The partition of a series: by all of its labels, or by those the rules name.
-fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identity) -> PartitionId {
+pub(super) fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identity) -> PartitionId {
     let Some(names) = &identity.partition_by else { return partition_of(id) };
     let chosen: Vec<_> = labels.iter().filter(|(name, _)| names.iter().any(|n| n == name)).copied().collect();
     partition_of(series_id(&chosen))

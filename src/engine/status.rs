@@ -1,10 +1,11 @@
 //! What the engine tells of itself.
 
+use super::identify::partition;
 use super::lanes::sweep;
 use super::{Engine, Shared};
-use crate::labels::{Labels, Selector};
+use crate::labels::{Labels, Selector, series_id};
 use crate::registry::{Partition, Series, Signal};
-use crate::rules::As;
+use crate::rules::{As, Identity};
 use crate::time::Millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,6 +119,24 @@ impl Engine {
             }
         }
         found
+    }
+
+    /// Whether a series with these canonical labels, without the replica's, is kept under this identity.
+    pub fn keeps(&self, labels: &[(&str, &str)], identity: &Identity) -> bool {
+        let id = series_id(labels);
+        let partition = partition(id, labels, identity);
+        self.shared.partitions.get(&partition).is_some_and(|partition| partition.find(id, u32::MAX).is_some())
+    }
+
+    /// Observed time of each source group that has any, by name.
+    pub fn sources(&self) -> Vec<(String, Millis)> {
+        let context = self.order.lock().context.clone();
+        let sources = self.shared.identifier.sources.lock();
+        let all = sources
+            .groups()
+            .chain([("", 0)])
+            .map(|(name, group)| (name.to_string(), context.observed(group)));
+        all.filter(|(_, observed)| *observed != Millis::MIN).collect()
     }
 
     /// Names of metrics that no rule takes, with how many label sets were seen of each (bounded).

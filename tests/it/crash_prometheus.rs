@@ -82,7 +82,8 @@ remote_write:
         let mut by_time: BTreeMap<i64, Vec<Series>> = BTreeMap::new();
         for source in SOURCES {
             for (labels, samples) in store.samples(&format!("{source}{{job=\"app\"}}[30m]")) {
-                let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                let labels: Vec<(&str, &str)> =
+                    labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 for sample in samples.into_iter().filter(|sample| sample.0 <= until) {
                     by_time.entry(sample.0).or_default().push(Series::new(&labels, &[sample]));
                 }

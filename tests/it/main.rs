@@ -14,6 +14,7 @@ mod crash_prometheus;
 mod doors;
 mod examples;
 mod floors;
+mod gaps;
 mod history;
 mod hostile;
 mod legacy;
