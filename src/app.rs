@@ -12,12 +12,18 @@ pub use reload::{Loader, Reloader};
 
 use crate::api::{self, Api, Current, Recent, ServerLimits};
 use crate::config::Config;
-use crate::emit::{EmitError, Emitter, Undelivered};
+use crate::emit::{EmitError, Emitter, QueueDir, Undelivered};
 use crate::engine::{Engine, OutputSink};
 use crate::ingest::{IngestError, Receiver, ReceiverLimits};
+use crate::keeper::{self, Found, Keeper};
+use crate::record::Record;
+use crate::state::{Folder, StateError};
+use crate::secure::{self, Doors};
 use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
 use crate::time::Millis;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -44,6 +50,12 @@ pub enum AppError {
     /// The way out.
     #[error(transparent)]
     Emit(#[from] EmitError),
+    /// State on disk.
+    #[error("state: {0}")]
+    State(#[from] StateError),
+    /// Certificates or tokens.
+    #[error("{}", .0.join("\n"))]
+    Doors(Vec<String>),
 }
 
 /// What is not in the configuration file.
@@ -64,6 +76,8 @@ pub struct Options {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     /// Where a reload gets its configuration from; `None`: it is refused.
     pub loader: Option<Loader>,
+    /// Reads the `--web.config.file`, which then counts instead of `server.tls` and `server.auth`.
+    pub web_config: Option<secure::Loader>,
 }
 
 impl Default for Options {
@@ -77,6 +91,7 @@ impl Default for Options {
             server: ServerLimits::default(),
             sinks: Vec::new(),
             loader: None,
+            web_config: None,
         }
     }
 }
@@ -85,6 +100,7 @@ impl Default for Options {
 pub struct App {
     api: Arc<Api>,
     reloader: Arc<Reloader>,
+    keeper: Option<Arc<Keeper>>,
     grace: Duration,
     server: ServerLimits,
 }
@@ -100,9 +116,18 @@ impl App {
             compressed: config.receive.max_body_bytes,
             decompressed: config.receive.max_body_bytes,
             in_flight: config.receive.max_in_flight_bytes,
+            queue_age: config.receive.max_queue_age.as_std(),
             ..ReceiverLimits::default()
         });
-        let emitter = Arc::new(Emitter::new(config.remote_write.clone())?);
+        let doors = Doors::new(config.server.doors.clone(), options.web_config).map_err(AppError::Doors)?;
+        let doors = Arc::new(doors);
+        let folder = config.state.dir.as_deref().map(open).transpose()?;
+        let queue = folder.as_ref().map(|(folder, incarnation)| QueueDir {
+            path: folder.queue_folder(),
+            incarnation: *incarnation,
+            fsync: config.state.fsync,
+        });
+        let emitter = Arc::new(Emitter::new(config.remote_write.clone(), queue)?);
         let recent = Arc::new(Recent::new(RECENT));
         let flags = Arc::new(FlagCounter::default());
         let current = (options.anomalies_endpoint || config.server.anomalies_endpoint)
@@ -112,7 +137,10 @@ impl App {
             sinks.push(current.clone());
         }
         sinks.extend(options.sinks);
-        let engine = Arc::new(Engine::new(config.rules.clone(), options.lanes, sinks));
+        let (engine, keeper) = match folder {
+            Some(folder) => kept(folder, &config, options.lanes, limits.decompressed, sinks, &emitter)?,
+            None => (Arc::new(Engine::new(config.rules.clone(), options.lanes, sinks)), None),
+        };
         let receiver = Arc::new(Receiver::new(engine.clone(), limits)?);
         let state = Arc::new(ConfigState::default());
         state.ok.store(true, Ordering::Relaxed);
@@ -123,11 +151,14 @@ impl App {
             emitter: emitter.clone(),
             flags,
             config: state.clone(),
+            keeper: keeper.clone(),
+            doors: doors.clone(),
             version: VERSION,
         });
         let fixed = Fixed {
             server: config.server.clone(),
             receive: config.receive,
+            state: config.state.clone(),
             listens_elsewhere: options.listens_elsewhere,
             anomalies_anyway: options.anomalies_endpoint,
             own_limits: options.receiver.is_some(),
@@ -140,6 +171,7 @@ impl App {
             emitter.clone(),
             state,
             telemetry,
+            doors.clone(),
         ));
         let api = Arc::new(Api {
             engine,
@@ -148,11 +180,13 @@ impl App {
             recent,
             current,
             control: reloader.clone(),
+            keeper: keeper.clone(),
+            doors,
             ready: Arc::new(AtomicBool::new(false)),
             started,
             version: VERSION,
         });
-        Ok(App { api, reloader, grace: options.grace, server: options.server })
+        Ok(App { api, reloader, keeper, grace: options.grace, server: options.server })
     }
 
     /// Puts a new configuration in force on demand.
@@ -163,6 +197,11 @@ impl App {
     /// The engine.
     pub fn engine(&self) -> Arc<Engine> {
         self.api.engine.clone()
+    }
+
+    /// TLS, and who may do what.
+    pub fn doors(&self) -> Arc<Doors> {
+        self.api.doors.clone()
     }
 
     /// The newest anomalies.
@@ -200,12 +239,83 @@ impl App {
             servers.shutdown().await;
         }
         sweeper.abort();
+        if let Some(keeper) = &self.keeper {
+            let keeper = keeper.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || keeper.stop()).await {
+                tracing::error!(%error, "no checkpoint was taken at the end; this is a bug");
+            }
+        }
         let undelivered = self.api.emitter.shutdown(left()).await;
         for left in &undelivered {
-            tracing::warn!(target_name = left.target, samples = left.samples, "not delivered in time");
+            let what = if left.kept { "kept for the next start" } else { "lost" };
+            tracing::warn!(
+                target_name = left.target,
+                samples = left.samples,
+                "not delivered in time, {what}"
+            );
         }
         tracing::info!("stopped");
         undelivered
+    }
+}
+
+/// Opens the state folder: its incarnation, a new one where it has none.
+fn open(path: &Path) -> Result<(Folder, u128), StateError> {
+    let folder = Folder::open(path)?;
+    let incarnation = match folder.incarnation()? {
+        Some(incarnation) => incarnation,
+        None => {
+            let random = || u128::from(RandomState::new().hash_one(0));
+            let incarnation = random() << 64 | random();
+            folder.begin(incarnation)?;
+            incarnation
+        }
+    };
+    Ok((folder, incarnation))
+}
+
+/// An engine as it was when the folder was last written to, and who keeps it from here on.
+fn kept(
+    (folder, incarnation): (Folder, u128),
+    config: &Config,
+    lanes: usize,
+    body_bytes: usize,
+    sinks: Vec<Arc<dyn OutputSink>>,
+    emitter: &Arc<Emitter>,
+) -> Result<(Arc<Engine>, Option<Arc<Keeper>>), AppError> {
+    let (engine, found) = keeper::restore(&folder, incarnation, &config.rules, lanes, sinks, body_bytes)?;
+    told(folder.path(), &found);
+    // A log may have lost its end to a power cut, after outputs of it were sent.
+    engine.skip_to(emitter.newest_sequence());
+    let engine = Arc::new(engine);
+    let settings = keeper::Settings {
+        fsync: config.state.fsync,
+        on_disk_full: config.state.on_disk_full,
+        checkpoint_every: config.state.checkpoint_every.as_std(),
+        body_bytes,
+        ..keeper::Settings::default()
+    };
+    let keeper = Keeper::start(folder, incarnation, found, engine.clone(), emitter.clone(), settings)?;
+    if engine.rules().source != config.rules.source {
+        // A record as any other: a restart with new rules is a reload.
+        engine
+            .apply(Record::Rules(config.rules.clone()))
+            .map_err(|error| IngestError::Thread(std::io::Error::other(error)))?;
+    }
+    Ok((engine, Some(Arc::new(keeper))))
+}
+
+fn told(path: &Path, found: &Found) {
+    let folder = path.display();
+    match found.checkpoint {
+        Some(_) => tracing::info!(
+            %folder,
+            series = found.series,
+            records = found.replayed,
+            seconds = found.took.as_secs_f64(),
+            "state restored"
+        ),
+        None => tracing::info!(%folder, records = found.replayed, "a new state begins"),
     }
 }
 

@@ -135,7 +135,7 @@ pub fn replay(
             }
         }
         let bytes = Bytes::from(encoder.finish());
-        let body = Body { version: Version::V1, received: Millis(received), bytes };
+        let body = Body::new(Version::V1, Millis(received), bytes);
         engine.apply(Record::Body(body)).map_err(BacktestError::Engine)?;
         progress(samples as u64);
     }

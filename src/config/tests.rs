@@ -1,3 +1,5 @@
+mod doors;
+
 use super::*;
 use crate::detect::{Detector, DetectorSet, ModelParams};
 use crate::emit::config::{Auth, Protocol, RelabelAction, Secret};

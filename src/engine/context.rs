@@ -64,11 +64,7 @@ impl Context {
         elected.store(to);
         observed.store(to);
         closed.store(to);
-        let (mut donors, mut models) = (Donors::default(), Vec::new());
-        frozen.iter().for_each(|frozen| frozen.store(&mut models, &mut donors));
-        donors.store(to);
-        store_count(frozen.len(), to);
-        to.append(&mut models);
+        store_models(frozen, to);
     }
 
     /// Reads a context that had these rules.
@@ -86,11 +82,7 @@ impl Context {
             closed: Stored::load(from)?,
             frozen: Arc::default(),
         };
-        let donors = Donors::load(from)?;
-        let mut frozen = Vec::new();
-        for _ in 0..from.count()? {
-            frozen.push(Arc::new(Frozen::load(from, &donors)?));
-        }
+        let frozen = load_models(from)?;
         Ok(Context { frozen: frozen.into(), ..context })
     }
 
@@ -166,6 +158,24 @@ impl Context {
             .copied()
             .unwrap_or_default()
     }
+}
+
+/// Appends shared models, and the donors that they have in common once.
+pub(super) fn store_models(all: &[Arc<Frozen>], to: &mut Vec<u8>) {
+    let (mut donors, mut models) = (Donors::default(), Vec::new());
+    all.iter().for_each(|frozen| frozen.store(&mut models, &mut donors));
+    donors.store(to);
+    store_count(all.len(), to);
+    to.append(&mut models);
+}
+
+/// Reads shared models.
+///
+/// # Errors
+/// They are damaged.
+pub(super) fn load_models(from: &mut Reader<'_>) -> Result<Vec<Arc<Frozen>>, Damaged> {
+    let donors = Donors::load(from)?;
+    (0..from.count()?).map(|_| Frozen::load(from, &donors).map(Arc::new)).collect()
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ fn scrape(seed: u64, t: i64) -> Record {
         }
     }
     encoder.metadata("c_total", MetricKind::Counter, "", "");
-    Record::Body(Body { version: Version::V1, received: Millis(ms), bytes: encoder.finish().into() })
+    Record::Body(Body::new(Version::V1, Millis(ms), encoder.finish().into()))
 }
 
 fn started() -> (Engine, Arc<Kept>) {

@@ -132,8 +132,9 @@ fn limits(node: Node<'_>) -> Limits {
         limits.max_ahead = span;
     }
     // The receiver's bounds: checked by the application.
-    map.take("max_body_bytes");
-    map.take("max_in_flight_bytes");
+    for name in ["max_body_bytes", "max_in_flight_bytes", "max_connections", "max_queue_age"] {
+        map.take(name);
+    }
     map.finish();
     limits
 }

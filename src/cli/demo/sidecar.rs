@@ -74,7 +74,7 @@ fn config(listen: SocketAddr, target: Option<&str>) -> anyhow::Result<Config> {
         protocol: Protocol::Auto,
     });
     Ok(Config {
-        server: ServerConfig { listen, anomalies_endpoint: true },
+        server: ServerConfig { listen, anomalies_endpoint: true, ..ServerConfig::default() },
         rules: Arc::new(rules),
         remote_write: remote_write.into_iter().collect(),
         ..Config::default()
