@@ -1,8 +1,9 @@
-//! Detection: one sample by each detector alone and by the default set, and the band.
+//! Detection: one sample by each detector alone and by the default set, the band, and the model's binary form.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use oddity::codec::{Stored, image, restored};
 use oddity::detect::{Detector, DetectorSet, Model, ModelParams, ReadOut};
 use oddity::time::Millis;
 
@@ -78,6 +79,16 @@ fn detect(c: &mut Criterion) {
             |(model, at)| model.band(&params, &ReadOut::default(), at),
             BatchSize::SmallInput,
         );
+    });
+
+    let run = Run::new(DetectorSet::DEFAULT, &values, 5_000);
+    let mut bytes = image(&run.model);
+    c.bench_function("load", |b| b.iter(|| restored::<Model>(black_box(&bytes))));
+    c.bench_function("store", |b| {
+        b.iter(|| {
+            bytes.clear();
+            black_box(&run.model).store(&mut bytes);
+        });
     });
 }
 

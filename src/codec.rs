@@ -83,8 +83,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Something is wrong with what was just read.
+    #[cold]
     pub fn damaged(&self, what: impl Into<Cow<'static, str>>) -> Damaged {
         Damaged { what: what.into(), at: self.at }
+    }
+
+    #[cold]
+    fn missing(&self, count: usize) -> Damaged {
+        self.damaged(format!("{count} bytes are missing, {} are left", self.left()))
     }
 
     /// Whether `sound` holds of what was just read.
@@ -102,7 +108,7 @@ impl<'a> Reader<'a> {
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Damaged> {
         let rest = self.all.get(self.at..).unwrap_or_default();
         let Some(bytes) = rest.get(..count) else {
-            return Err(self.damaged(format!("{count} bytes are missing, {} are left", rest.len())));
+            return Err(self.missing(count));
         };
         self.at += count;
         Ok(bytes)
@@ -119,7 +125,7 @@ impl<'a> Reader<'a> {
                 self.at += N;
                 Ok(*bytes)
             }
-            None => Err(self.damaged(format!("{N} bytes are missing, {} are left", self.left()))),
+            None => Err(self.missing(N)),
         }
     }
 
@@ -127,6 +133,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// None is there.
+    #[inline]
     pub fn number(&mut self) -> Result<u64, Damaged> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {

@@ -110,15 +110,15 @@ impl Stored for Ledger {
             samples: Stored::load(from)?,
             credit: Stored::load(from)?,
             entered: Stored::load(from)?,
-            hours: Stored::load(from)?,
+            hours: from.array()?,
             halvings: Stored::load(from)?,
             held: Stored::load(from)?,
         };
         let Some(held) = ledger.peaks.get_mut(..usize::from(ledger.held)) else {
             return Err(from.damaged("more peaks than a ledger holds"));
         };
-        for peak in held {
-            *peak = u16::load(from)?;
+        for (peak, bytes) in held.iter_mut().zip(from.bytes(2 * usize::from(ledger.held))?.as_chunks().0) {
+            *peak = u16::from_le_bytes(*bytes);
         }
         Ok(ledger)
     }

@@ -27,7 +27,9 @@ macro_rules! numbers {
             fn load_all(count: usize, from: &mut Reader<'_>) -> Result<Vec<Self>, Damaged> {
                 let bytes = from.bytes(count.saturating_mul(size_of::<$number>()))?;
                 let items = bytes.as_chunks().0.iter().map(|bytes| <$number>::from_le_bytes(*bytes));
-                items.map(|item| sound(item, from)).collect()
+                let items: Vec<$number> = items.collect();
+                items.iter().try_for_each(|item| sound(*item, from).map(|_| ()))?;
+                Ok(items)
             }
         }
     )+};

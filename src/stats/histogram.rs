@@ -63,11 +63,12 @@ impl Stored for Histogram {
             ranging: Stored::load(from)?,
             bins: [0; BINS],
         };
-        let mask = u32::load(from)?;
-        for (at, bin) in histogram.bins.iter_mut().enumerate() {
-            if mask >> at & 1 == 1 {
-                *bin = u16::load(from)?;
+        let mut mask = u32::load(from)?;
+        for count in from.bytes(2 * mask.count_ones() as usize)?.as_chunks().0 {
+            if let Some(bin) = histogram.bins.get_mut(mask.trailing_zeros() as usize) {
+                *bin = u16::from_le_bytes(*count);
             }
+            mask &= mask.wrapping_sub(1);
         }
         Ok(histogram)
     }
