@@ -9,7 +9,7 @@ use super::{Reason, Tally};
 use crate::detect::isolation::Forest;
 use crate::detect::{Band, Model, Verdict};
 use crate::registry::partition::{NEVER, NONE};
-use crate::registry::{Known, Partition, Previous, Series, Signal};
+use crate::registry::{Alias, Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
 use crate::time::{Millis, Span};
 use crate::wire::{self, Histogram, MetricKind};
@@ -29,7 +29,7 @@ pub struct Effects {
     /// Outputs in the order of the samples.
     pub outputs: Vec<Output>,
     /// Aliases learnt.
-    pub aliases: Vec<(u128, Known)>,
+    pub aliases: Vec<Alias>,
 }
 
 /// A body at work on one partition.
@@ -62,6 +62,9 @@ enum Payload<'a> {
 impl Work<'_> {
     /// Applies the body's share to its partition.
     pub fn apply(&self, partition: &mut Partition, number: usize, effects: &mut Effects) {
+        // Series lie anywhere: asked for together, their memory comes while the first are worked on.
+        let near = self.body.of(number).fold(0, |near, head| near ^ partition.near(head.slot));
+        std::hint::black_box(near);
         if self.dues.is_empty() {
             for head in self.body.of(number) {
                 self.series(partition, head, &mut 0, NEVER, effects);
@@ -168,7 +171,8 @@ impl Work<'_> {
             }
         };
         let Head { id, partition, group, replica, up, .. } = *head;
-        effects.aliases.push((head.alias, Known::Series { id, partition, slot, group, replica, up }));
+        let known = Known::Series { id, partition, slot, group, replica, up };
+        effects.aliases.push(Alias { key: head.alias, known });
         Some(slot)
     }
 
@@ -246,7 +250,10 @@ impl Work<'_> {
         let unscored = partition.signals.get(first).is_none_or(|signal| signal.last.0.is_nan());
         if unscored && let Some(series) = partition.series.get_mut(slot) {
             // Metadata that comes before the first score may still change what is modelled.
-            let kind = self.context.kind(series.labels.name(), said);
+            let kind = match self.context.families.is_empty() {
+                true => said,
+                false => self.context.kind(series.labels.name(), said),
+            };
             if kind != series.kind && kind != MetricKind::Unknown {
                 series.kind = kind;
                 changed = true;

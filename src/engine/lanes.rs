@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Slots swept for forgotten series for each record that touches a partition, and one more for
-/// this many samples in it: a silent series is met within some tens of records.
-const SWEEP_EVERY: usize = 16;
+/// A slot is looked at for a forgotten series for every so many records that touch a partition, and for
+/// every so many samples in them: each look may wait for memory.
+const SWEEP_EVERY: (u64, usize) = (8, 32);
 
 /// A body with its place in the order.
 pub(super) struct Step {
@@ -248,12 +248,12 @@ impl Shipped {
         };
         work.apply(&mut partition, number, &mut effects);
         partition.sequence = self.step.sequence;
-        let slots = 1 + self.step.work.of(number).count() / SWEEP_EVERY;
+        let (records, samples) = SWEEP_EVERY;
+        let turn = (self.step.sequence + number as u64).is_multiple_of(records);
+        let slots = usize::from(turn) + self.step.work.of(number).count() / samples;
         sweep(&mut partition, context, slots, &shared.kept);
         drop(partition);
-        for (key, known) in effects.aliases.drain(..) {
-            shared.identifier.aliases.put(key, known);
-        }
+        shared.identifier.aliases.learn(effects.aliases.drain(..));
         tally.join(&effects.tally);
         if effects.outputs.is_empty() {
             return;

@@ -139,6 +139,13 @@ impl Partition {
         self.index.find(id.0 as u64, same).copied()
     }
 
+    /// Reads a little of a series and of its first signal, so that a use soon after finds them near.
+    pub fn near(&self, slot: u32) -> u64 {
+        let Some(series) = self.series.get(slot) else { return 0 };
+        let Some(signal) = self.signals.get(series.first) else { return 0 };
+        signal.params ^ signal.last.1.to_bits() ^ signal.model.near()
+    }
+
     /// Adds a series that is not there yet; returns its slot.
     pub fn insert(&mut self, series: Series) -> u32 {
         let id = series.id;
