@@ -9,9 +9,11 @@ mod harness;
 
 mod answers;
 mod bits;
+mod doors;
 mod examples;
 mod floors;
 mod history;
+mod hostile;
 mod legacy;
 mod loop_free;
 mod outage;
