@@ -50,6 +50,7 @@ pub fn default_rules(
         emit_when: EmitWhen::Always,
         labels: Vec::new(),
         buckets: false,
+        max_series: None,
     };
     Ok(RuleSet {
         rules: vec![Arc::new(rule)],

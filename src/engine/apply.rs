@@ -1,5 +1,6 @@
 //! One partition and one body: the only place where a sample changes a score.
 
+use super::cardinality::{Bound, Cardinality};
 use super::context::Context;
 use super::identify::{Head, Identifier, Prepared};
 use super::output::{Output, OutputValue};
@@ -8,7 +9,7 @@ use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
 use crate::detect::isolation::Forest;
 use crate::detect::{Band, Model, Verdict};
-use crate::registry::partition::{NEVER, NONE};
+use crate::registry::partition::{NEVER, NONE, UNCOUNTED};
 use crate::registry::{Alias, Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
 use crate::time::{Millis, Span};
@@ -50,6 +51,8 @@ pub struct Work<'a> {
     pub want_all: bool,
     /// Counts series kept in all partitions, against `limits.max_series`.
     pub kept: &'a std::sync::atomic::AtomicUsize,
+    /// Counts them by rule, against its `max_series`.
+    pub cardinality: &'a Cardinality,
     /// Counts what comes late for its epoch.
     pub(super) counters: &'a super::epochs::Counters,
 }
@@ -150,14 +153,22 @@ impl Work<'_> {
                 let rules = &self.context.rules;
                 let again = || self.identifier.labels_again(batch, head.at as usize, self.bytes, rules);
                 let labels = self.body.fresh.get(head.fresh as usize).cloned().or_else(again)?;
-                if self.kept.fetch_add(1, Relaxed) >= self.context.rules.limits.max_series {
+                let chosen = select(rules, &labels);
+                let rule = chosen.and_then(|at| rules.rules.get(usize::from(at))).map(|rule| &**rule);
+                if self.kept.fetch_add(1, Relaxed) >= rules.limits.max_series {
                     self.kept.fetch_sub(1, Relaxed);
+                    self.cardinality.refuse(rule, labels.name(), Bound::All);
                     return None;
                 }
+                let Some(counted) = rule.map_or(Some(UNCOUNTED), |rule| self.cardinality.enter(rule)) else {
+                    self.kept.fetch_sub(1, Relaxed);
+                    self.cardinality.refuse(rule, labels.name(), Bound::Rule);
+                    return None;
+                };
                 partition.insert(Series {
                     id: head.id,
                     kind: self.context.kind(labels.name(), said),
-                    rule: select(rules, &labels),
+                    rule: chosen,
                     labels,
                     newest: Millis::MIN,
                     generation: self.context.generation,
@@ -167,6 +178,7 @@ impl Work<'_> {
                     histograms: false,
                     first: NONE,
                     watch: NONE,
+                    counted,
                 })
             }
         };
@@ -237,6 +249,8 @@ impl Work<'_> {
         if series.generation != self.context.generation {
             series.generation = self.context.generation;
             series.rule = select(&self.context.rules, &series.labels);
+            let rule = series.rule.and_then(|at| self.context.rules.rules.get(usize::from(at)));
+            series.counted = self.cardinality.shift(series.counted, rule.map(|rule| &**rule));
             changed = true;
         }
         if !stale {

@@ -350,7 +350,25 @@ pub(super) fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identi
     partition_of(series_id(&chosen))
 }
 
+/// Elements of a body whose memory is kept for the next.
+const MAX_KEPT: usize = 1 << 18;
+
 impl Prepared {
+    /// Whether it holds much more memory than bodies usually need.
+    pub fn is_giant(&self) -> bool {
+        let batch = &self.batch;
+        let all = [
+            batch.series.capacity(),
+            batch.samples.capacity(),
+            batch.histograms.capacity(),
+            batch.metadata.capacity(),
+            batch.symbols.capacity(),
+            self.heads.capacity(),
+            self.families.capacity(),
+        ];
+        all.into_iter().any(|elements| elements > MAX_KEPT)
+    }
+
     fn clear(&mut self) {
         self.known.clear();
         self.learnt.clear();

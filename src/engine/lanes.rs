@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -244,6 +244,7 @@ impl Shipped {
             latest: self.step.latest,
             want_all: shared.want_all,
             kept: &shared.kept,
+            cardinality: &shared.cardinality,
             counters: &shared.epochs,
         };
         work.apply(&mut partition, number, &mut effects);
@@ -251,7 +252,7 @@ impl Shipped {
         let (records, samples) = SWEEP_EVERY;
         let turn = (self.step.sequence + number as u64).is_multiple_of(records);
         let slots = usize::from(turn) + self.step.work.of(number).count() / samples;
-        sweep(&mut partition, context, slots, &shared.kept);
+        sweep(&mut partition, context, slots, shared);
         drop(partition);
         shared.identifier.aliases.learn(effects.aliases.drain(..));
         tally.join(&effects.tally);
@@ -272,7 +273,7 @@ impl Shipped {
 
 /// Looks at the next few slots and forgets the series that have been silent for `forget_after` and
 /// a quarter (at most an hour) more, so that samples that come a little late still find theirs.
-pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, kept: &AtomicUsize) -> usize {
+pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, shared: &Shared) -> usize {
     let limit = context.rules.forget_after.0;
     let limit = limit.saturating_add((limit / 4).min(Span::HOUR.0));
     let silent = |series: &Series| context.observed(series.group).0.saturating_sub(series.newest.0) > limit;
@@ -284,11 +285,12 @@ pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, 
         }
         let at = partition.sweep_from % bound;
         partition.sweep_from = at + 1;
-        if partition.series.get(at).is_some_and(silent) {
+        if let Some(series) = partition.series.get(at).filter(|series| silent(series)) {
+            shared.cardinality.leave(series.counted);
             partition.remove(at);
             removed += 1;
         }
     }
-    kept.fetch_sub(removed, Ordering::Relaxed);
+    shared.kept.fetch_sub(removed, Ordering::Relaxed);
     removed
 }

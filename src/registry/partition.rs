@@ -16,6 +16,9 @@ use hashbrown::HashTable;
 /// No signal: the end of a series' list.
 pub const NONE: u32 = u32::MAX;
 
+/// A series that is counted under no rule.
+pub const UNCOUNTED: u16 = u16::MAX;
+
 /// A series that a rule took.
 #[derive(Debug)]
 pub struct Series {
@@ -43,6 +46,9 @@ pub struct Series {
     pub first: u32,
     /// Its watch, [`NONE`] where its silence means nothing.
     pub watch: u32,
+    /// The number under which it is counted among its rule's series, or [`UNCOUNTED`]. Not part of what
+    /// is saved: it is made again.
+    pub counted: u16,
 }
 
 /// Never due again, until the series is heard.
@@ -208,6 +214,7 @@ mod tests {
             histograms: false,
             first: NONE,
             watch: NONE,
+            counted: UNCOUNTED,
         }
     }
 
