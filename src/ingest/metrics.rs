@@ -49,8 +49,7 @@ pub enum OverloadBy {
 
 impl OverloadBy {
     /// Their names in the `reason` label, in their order.
-    pub const NAMES: [&'static str; 5] =
-        ["reading_bytes", "working_bytes", "queue", "queue_age", "disk"];
+    pub const NAMES: [&'static str; 5] = ["reading_bytes", "working_bytes", "queue", "queue_age", "disk"];
 
     /// For people.
     pub(super) fn why(self) -> &'static str {
