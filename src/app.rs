@@ -25,7 +25,6 @@ use crate::state::{Folder, StateError};
 use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
 use crate::time::Millis;
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -278,15 +277,7 @@ impl App {
 /// Opens the state folder: its incarnation, a new one where it has none.
 fn open(path: &Path) -> Result<(Folder, u128), StateError> {
     let folder = Folder::open(path)?;
-    let incarnation = match folder.incarnation()? {
-        Some(incarnation) => incarnation,
-        None => {
-            let random = || u128::from(RandomState::new().hash_one(0));
-            let incarnation = random() << 64 | random();
-            folder.begin(incarnation)?;
-            incarnation
-        }
-    };
+    let incarnation = folder.incarnation_or_new()?;
     Ok((folder, incarnation))
 }
 

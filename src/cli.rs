@@ -9,6 +9,7 @@ pub mod check;
 pub mod demo;
 pub mod serve;
 pub mod simulate;
+pub mod state;
 
 use clap::{Parser, Subcommand};
 use std::io;
@@ -35,6 +36,8 @@ enum Command {
     Backtest(backtest::Args),
     /// Send a simulated fleet by remote write
     Simulate(simulate::Args),
+    /// Look into saved state, check it, and move models
+    State(state::StateArgs),
 }
 
 /// Runs the program with the arguments of the process.
@@ -46,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Simulate(args) => simulate::run(args),
+        Command::State(args) => state::run(args),
     };
     match result {
         Ok(code) => code,

@@ -28,7 +28,7 @@ mod mock;
 #[cfg(test)]
 mod tests;
 
-pub use disk::QueueDir;
+pub use disk::{QueueDir, QueueFile, queues};
 pub use metrics::{LAG_BOUNDS, Lag, TargetSnapshot};
 
 use crate::engine::{OutputBatch, OutputSink};

@@ -29,7 +29,7 @@ mod tests;
 
 pub use crate::registry::partition::FORMAT;
 pub use output::{Output, OutputBatch, OutputSink, OutputValue};
-pub use restore::{Image, Replay};
+pub use restore::{Image, Replay, check_models};
 pub use status::{EngineStats, SignalStatus, Standing};
 
 use crate::labels::Interner;

@@ -4,7 +4,9 @@
 //! A checkpoint is taken when a restart would have to work for longer than [`Settings::replay`] to catch
 //! up, not by a timer: where little comes, little is written.
 
+pub mod models;
 mod restore;
+pub mod survey;
 
 pub use restore::{Found, load, restore};
 

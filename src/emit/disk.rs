@@ -6,10 +6,12 @@
 
 mod acks;
 pub mod format;
+mod look;
 mod open;
 mod stored;
 
 pub use acks::Acks;
+pub use look::{QueueFile, queues};
 pub use open::{OpenError, remove_foreign};
 pub use stored::Stored;
 

@@ -344,7 +344,7 @@ fn read<'b>(
 }
 
 /// The partition of a series: by all of its labels, or by those the rules name.
-pub(super) fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identity) -> PartitionId {
+pub fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identity) -> PartitionId {
     let Some(names) = &identity.partition_by else { return partition_of(id) };
     let chosen: Vec<_> = labels.iter().filter(|(name, _)| names.iter().any(|n| n == name)).copied().collect();
     partition_of(series_id(&chosen))

@@ -78,6 +78,11 @@ impl Image {
         }
     }
 
+    /// Takes a partition out; an empty one stays.
+    pub fn take(&mut self, number: u16) -> Partition {
+        self.partitions.get_mut(usize::from(number)).map(std::mem::take).unwrap_or_default()
+    }
+
     /// Takes the names of sources.
     ///
     /// # Errors
@@ -101,6 +106,16 @@ impl Image {
     pub fn partitions(&self) -> &[Partition] {
         &self.partitions
     }
+}
+
+/// Whether the frozen models of a record can be read.
+///
+/// # Errors
+/// The bytes are none.
+pub fn check_models(bytes: &[u8]) -> Result<(), Damaged> {
+    let mut from = Reader::new(bytes);
+    load_models(&mut from)?;
+    from.finish()
 }
 
 /// Frozen models, the oldest first, as a record has them.

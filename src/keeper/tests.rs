@@ -1,5 +1,7 @@
 //! From an engine to its folder and back, with everything that makes up state.
 
+mod models;
+
 use super::*;
 use crate::engine::{OutputBatch, OutputSink, OutputValue};
 use crate::record::{Body, Record};

@@ -117,6 +117,15 @@ pub struct Signal {
     pub model: Model,
 }
 
+/// A series apart from any partition.
+#[derive(Debug)]
+pub struct Alone {
+    /// The series, without a watch.
+    pub series: Series,
+    /// Its signals, in their order.
+    pub signals: Vec<Signal>,
+}
+
 /// A partition. Everything in it is a function of the records applied to it, in their order.
 #[derive(Debug, Default)]
 pub struct Partition {
@@ -163,12 +172,34 @@ impl Partition {
 
     /// Removes a series and its signals.
     pub fn remove(&mut self, at: u32) {
-        self.drop_signals(at);
-        let Some(series) = self.series.remove(at) else { return };
-        self.watches.remove(series.watch);
+        drop(self.take(at));
+    }
+
+    /// Takes a series out, with its signals; its watch ends.
+    pub fn take(&mut self, at: u32) -> Option<Alone> {
+        let mut next = std::mem::replace(&mut self.series.get_mut(at)?.first, NONE);
+        let mut signals = Vec::new();
+        while let Some(signal) = self.signals.remove(next) {
+            next = signal.next;
+            signals.push(signal);
+        }
+        let mut series = self.series.remove(at)?;
+        self.watches.remove(std::mem::replace(&mut series.watch, NONE));
         if let Ok(entry) = self.index.find_entry(series.id.0 as u64, |have| *have == at) {
             entry.remove();
         }
+        Some(Alone { series, signals })
+    }
+
+    /// Adds a series that is not there yet, with its signals in their order; returns its slot.
+    pub fn add(&mut self, alone: Alone) -> u32 {
+        let Alone { mut series, signals } = alone;
+        series.first = NONE;
+        for mut signal in signals.into_iter().rev() {
+            signal.next = series.first;
+            series.first = self.signals.insert(signal);
+        }
+        self.insert(series)
     }
 
     /// Removes all signals of a series.

@@ -2,6 +2,7 @@
 
 use super::{CheckpointReader, StateError, numbered, sync_folder};
 use std::fs::{File, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ const KEPT: usize = 2;
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// A checkpoint in the folder.
@@ -41,9 +42,24 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(StateError::InUse(path.to_path_buf())),
             Err(TryLockError::Error(error)) => return Err(StateError::io(&lock_path)(error)),
         }
-        let folder = Folder { path: path.to_path_buf(), _lock: lock };
+        let folder = Folder { path: path.to_path_buf(), _lock: Some(lock) };
         folder.sweep()?;
         Ok(folder)
+    }
+
+    /// Looks at a folder, and changes nothing; says as well whether an oddity has it open.
+    ///
+    /// # Errors
+    /// There is no state.
+    pub fn look(path: &Path) -> Result<(Folder, bool), StateError> {
+        let checkpoints = path.join("checkpoints");
+        std::fs::read_dir(&checkpoints).map_err(StateError::io(&checkpoints))?;
+        let in_use = match File::open(path.join("lock")).map(|lock| lock.try_lock_shared()) {
+            Ok(Err(TryLockError::WouldBlock)) => true,
+            // Unlocked as soon as it was locked; or there is no such file, or no such thing as locks.
+            Ok(Ok(()) | Err(TryLockError::Error(_))) | Err(_) => false,
+        };
+        Ok((Folder { path: path.to_path_buf(), _lock: None }, in_use))
     }
 
     /// What a crash left half done.
@@ -92,6 +108,20 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StateError::io(&path)(error)),
         }
+    }
+
+    /// As [`Folder::incarnation`]; a new state is begun.
+    ///
+    /// # Errors
+    /// The file cannot be read or written, or is no number.
+    pub fn incarnation_or_new(&self) -> Result<u128, StateError> {
+        if let Some(incarnation) = self.incarnation()? {
+            return Ok(incarnation);
+        }
+        let random = || u128::from(RandomState::new().hash_one(0));
+        let incarnation = random() << 64 | random();
+        self.begin(incarnation)?;
+        Ok(incarnation)
     }
 
     /// Begins a new state: nothing there before belongs to it.

@@ -252,16 +252,22 @@ pub fn segments(folder: &Path) -> Result<Vec<SegmentInfo>, StateError> {
     numbered(folder, "log")?.iter().map(|(_, path)| walk(path, |_, _| Ok(()))).collect()
 }
 
-/// As [`segments`], and each record is read in full; `limit` as in [`replay`]. Complaints by file.
+/// As [`segments`], and each record is read in full and shown to `check`; `limit` as in [`replay`].
+/// Complaints by file.
 ///
 /// # Errors
 /// As [`segments`].
-pub fn verify(folder: &Path, limit: usize) -> Result<Vec<(SegmentInfo, Vec<String>)>, StateError> {
+pub fn verify(
+    folder: &Path,
+    limit: usize,
+    mut check: impl FnMut(u64, &Logged) -> Result<(), String>,
+) -> Result<Vec<(SegmentInfo, Vec<String>)>, StateError> {
     let mut all = Vec::new();
     for (_, path) in numbered(folder, "log")? {
         let mut complaints = Vec::new();
         let info = walk(&path, |frame, payload| {
-            if let Err(why) = Logged::read(frame.kind, payload, limit) {
+            let logged = Logged::read(frame.kind, payload, limit).map_err(|why| why.to_string());
+            if let Err(why) = logged.and_then(|logged| check(frame.sequence, &logged)) {
                 complaints.push(format!("record {}: {why}", frame.sequence));
             }
             Ok(())

@@ -4,7 +4,7 @@
 //! kept: series come back in their order without holes between them, signals in the order of their
 //! series. The table of identities is made again, and so are the identities, from the labels.
 
-use super::{Heard, NONE, Partition, Previous, Series, Signal, UNCOUNTED, Watch};
+use super::{Alone, Heard, NONE, Partition, Previous, Series, Signal, UNCOUNTED, Watch};
 use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
 use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
 use crate::detect::isolation::Points;
@@ -276,20 +276,13 @@ impl Partition {
         }
         let series = Series::load(Labels::from(labels), from)?;
         from.check(self.find(series.id, NONE).is_none(), "a series twice")?;
-        let slot = self.insert(series);
         let watch: Option<Watch> = Stored::load(from)?;
-        let watch = watch.map_or(NONE, |watch| self.watches.insert(Watch { slot, ..watch }));
-        let (mut first, mut last) = (NONE, NONE);
-        for _ in 0..from.count()? {
-            let at = self.signals.insert(Signal::load(from)?);
-            match self.signals.get_mut(last) {
-                Some(before) => before.next = at,
-                None => first = at,
-            }
-            last = at;
-        }
-        if let Some(series) = self.series.get_mut(slot) {
-            (series.first, series.watch) = (first, watch);
+        let signals = Stored::load(from)?;
+        let slot = self.add(Alone { series, signals });
+        if let Some(watch) = watch
+            && let Some(series) = self.series.get_mut(slot)
+        {
+            series.watch = self.watches.insert(Watch { slot, ..watch });
         }
         Ok(())
     }
