@@ -13,6 +13,7 @@ mod router;
 mod series;
 pub mod server;
 mod status;
+mod steady;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,8 @@ pub use server::{ServerLimits, serve};
 use crate::emit::Emitter;
 use crate::engine::Engine;
 use crate::ingest::Receiver;
+use crate::keeper::Keeper;
+use crate::secure::Doors;
 use crate::time::Millis;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +63,10 @@ pub struct Api {
     pub current: Option<Arc<Current>>,
     /// The application.
     pub control: Arc<dyn Control>,
+    /// State on disk; `None` where none is kept.
+    pub keeper: Option<Arc<Keeper>>,
+    /// TLS, and who may do what.
+    pub doors: Arc<Doors>,
     /// Whether requests should come here: false until everything runs, and while draining.
     pub ready: Arc<AtomicBool>,
     /// When the process started.

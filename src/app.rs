@@ -15,12 +15,18 @@ pub use reload::{Loader, Reloader};
 
 use crate::api::{self, Api, Current, Recent, ServerLimits};
 use crate::config::Config;
-use crate::emit::{EmitError, Emitter, Undelivered};
+use crate::emit::{EmitError, Emitter, QueueDir, Undelivered};
 use crate::engine::{Engine, OutputSink};
 use crate::ingest::{Gate, Hole, IngestError, Receiver, ReceiverLimits};
+use crate::keeper::{self, Found, Keeper};
+use crate::record::Record;
+use crate::secure::{self, Doors};
+use crate::state::{Folder, StateError};
 use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
 use crate::time::Millis;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -50,6 +56,12 @@ pub enum AppError {
     /// A source to fill gaps from.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// State on disk.
+    #[error("state: {0}")]
+    State(#[from] StateError),
+    /// Certificates or tokens.
+    #[error("{}", .0.join("\n"))]
+    Doors(Vec<String>),
 }
 
 /// What is not in the configuration file.
@@ -70,6 +82,8 @@ pub struct Options {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     /// Where a reload gets its configuration from; `None`: it is refused.
     pub loader: Option<Loader>,
+    /// Reads the `--web.config.file`, which then counts instead of `server.tls` and `server.auth`.
+    pub web_config: Option<secure::Loader>,
 }
 
 impl Default for Options {
@@ -83,6 +97,7 @@ impl Default for Options {
             server: ServerLimits::default(),
             sinks: Vec::new(),
             loader: None,
+            web_config: None,
         }
     }
 }
@@ -94,6 +109,7 @@ pub struct App {
     filler: Arc<Filler>,
     /// Gaps that the receiver finds.
     holes: mpsc::Receiver<Hole>,
+    keeper: Option<Arc<Keeper>>,
     grace: Duration,
     server: ServerLimits,
 }
@@ -109,9 +125,18 @@ impl App {
             compressed: config.receive.max_body_bytes,
             decompressed: config.receive.max_body_bytes,
             in_flight: config.receive.max_in_flight_bytes,
+            queue_age: config.receive.max_queue_age.as_std(),
             ..ReceiverLimits::default()
         });
-        let emitter = Arc::new(Emitter::new(config.remote_write.clone())?);
+        let doors = Doors::new(config.server.doors.clone(), options.web_config).map_err(AppError::Doors)?;
+        let doors = Arc::new(doors);
+        let folder = config.state.dir.as_deref().map(open).transpose()?;
+        let queue = folder.as_ref().map(|(folder, incarnation)| QueueDir {
+            path: folder.queue_folder(),
+            incarnation: *incarnation,
+            fsync: config.state.fsync,
+        });
+        let emitter = Arc::new(Emitter::new(config.remote_write.clone(), queue)?);
         let recent = Arc::new(Recent::new(RECENT));
         let flags = Arc::new(FlagCounter::default());
         let current = (options.anomalies_endpoint || config.server.anomalies_endpoint)
@@ -121,7 +146,10 @@ impl App {
             sinks.push(current.clone());
         }
         sinks.extend(options.sinks);
-        let engine = Arc::new(Engine::new(config.rules.clone(), options.lanes, sinks));
+        let (engine, keeper) = match folder {
+            Some(folder) => kept(folder, &config, options.lanes, limits.decompressed, sinks, &emitter)?,
+            None => (Arc::new(Engine::new(config.rules.clone(), options.lanes, sinks)), None),
+        };
         let (gate, holes) = Gate::new();
         let gate = Arc::new(gate);
         let receiver = Arc::new(Receiver::gated(engine.clone(), limits, Some(gate.clone()))?);
@@ -136,11 +164,14 @@ impl App {
             emitter: emitter.clone(),
             flags,
             config: state.clone(),
+            keeper: keeper.clone(),
+            doors: doors.clone(),
             version: VERSION,
         });
         let fixed = Fixed {
             server: config.server.clone(),
             receive: config.receive,
+            state: config.state.clone(),
             listens_elsewhere: options.listens_elsewhere,
             anomalies_anyway: options.anomalies_endpoint,
             own_limits: options.receiver.is_some(),
@@ -152,6 +183,7 @@ impl App {
             Rooms { engine: engine.clone(), emitter: emitter.clone(), filler: filler.clone() },
             state,
             telemetry,
+            doors.clone(),
         ));
         let api = Arc::new(Api {
             engine,
@@ -160,11 +192,13 @@ impl App {
             recent,
             current,
             control: reloader.clone(),
+            keeper: keeper.clone(),
+            doors,
             ready: Arc::new(AtomicBool::new(false)),
             started,
             version: VERSION,
         });
-        Ok(App { api, reloader, filler, holes, grace: options.grace, server: options.server })
+        Ok(App { api, reloader, keeper, filler, holes, grace: options.grace, server: options.server })
     }
 
     /// Puts a new configuration in force on demand.
@@ -175,6 +209,11 @@ impl App {
     /// The engine.
     pub fn engine(&self) -> Arc<Engine> {
         self.api.engine.clone()
+    }
+
+    /// TLS, and who may do what.
+    pub fn doors(&self) -> Arc<Doors> {
+        self.api.doors.clone()
     }
 
     /// The newest anomalies.
@@ -216,12 +255,83 @@ impl App {
         }
         sweeper.abort();
         filling.abort();
+        if let Some(keeper) = &self.keeper {
+            let keeper = keeper.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || keeper.stop()).await {
+                tracing::error!(%error, "no checkpoint was taken at the end; this is a bug");
+            }
+        }
         let undelivered = self.api.emitter.shutdown(left()).await;
         for left in &undelivered {
-            tracing::warn!(target_name = left.target, samples = left.samples, "not delivered in time");
+            let what = if left.kept { "kept for the next start" } else { "lost" };
+            tracing::warn!(
+                target_name = left.target,
+                samples = left.samples,
+                "not delivered in time, {what}"
+            );
         }
         tracing::info!("stopped");
         undelivered
+    }
+}
+
+/// Opens the state folder: its incarnation, a new one where it has none.
+fn open(path: &Path) -> Result<(Folder, u128), StateError> {
+    let folder = Folder::open(path)?;
+    let incarnation = match folder.incarnation()? {
+        Some(incarnation) => incarnation,
+        None => {
+            let random = || u128::from(RandomState::new().hash_one(0));
+            let incarnation = random() << 64 | random();
+            folder.begin(incarnation)?;
+            incarnation
+        }
+    };
+    Ok((folder, incarnation))
+}
+
+/// An engine as it was when the folder was last written to, and who keeps it from here on.
+fn kept(
+    (folder, incarnation): (Folder, u128),
+    config: &Config,
+    lanes: usize,
+    body_bytes: usize,
+    sinks: Vec<Arc<dyn OutputSink>>,
+    emitter: &Arc<Emitter>,
+) -> Result<(Arc<Engine>, Option<Arc<Keeper>>), AppError> {
+    let (engine, found) = keeper::restore(&folder, incarnation, &config.rules, lanes, sinks, body_bytes)?;
+    told(folder.path(), &found);
+    // A log may have lost its end to a power cut, after outputs of it were sent.
+    engine.skip_to(emitter.newest_sequence());
+    let engine = Arc::new(engine);
+    let settings = keeper::Settings {
+        fsync: config.state.fsync,
+        on_disk_full: config.state.on_disk_full,
+        checkpoint_every: config.state.checkpoint_every.as_std(),
+        body_bytes,
+        ..keeper::Settings::default()
+    };
+    let keeper = Keeper::start(folder, incarnation, found, engine.clone(), emitter.clone(), settings)?;
+    if engine.rules().source != config.rules.source {
+        // A record as any other: a restart with new rules is a reload.
+        engine
+            .apply(Record::Rules(config.rules.clone()))
+            .map_err(|error| IngestError::Thread(std::io::Error::other(error)))?;
+    }
+    Ok((engine, Some(Arc::new(keeper))))
+}
+
+fn told(path: &Path, found: &Found) {
+    let folder = path.display();
+    match found.checkpoint {
+        Some(_) => tracing::info!(
+            %folder,
+            series = found.series,
+            records = found.replayed,
+            seconds = found.took.as_secs_f64(),
+            "state restored"
+        ),
+        None => tracing::info!(%folder, records = found.replayed, "a new state begins"),
     }
 }
 

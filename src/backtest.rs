@@ -48,7 +48,7 @@ pub enum BacktestError {
     Input(String),
     /// The engine refused a body.
     #[error("the engine refused a body: {0}")]
-    Engine(crate::wire::WireError),
+    Engine(crate::engine::ApplyError),
     /// The metric's name is not one.
     #[error("{0:?} is not a metric name")]
     Metric(String),

@@ -1,6 +1,7 @@
 //! The configuration file: the rules and the sections around them. `docs/configuration.md` describes
 //! every field.
 
+mod doors;
 mod http;
 mod read;
 mod relabel;
@@ -8,11 +9,14 @@ mod remote_write;
 
 pub use crate::history::RemoteReadConfig;
 pub use crate::rules::yaml::{Note, Problem, Problems};
+pub use crate::state::{Fsync, OnDiskFull};
+pub use doors::load_web_config;
 pub use http::HttpConfig;
 
 use crate::emit::config::RemoteWriteConfig;
 use crate::rules::RuleSet;
 use crate::rules::yaml::MAX_BYTES;
+use crate::secure::DoorsConfig;
 use crate::time::Span;
 use std::fs::File;
 use std::io::Read;
@@ -27,11 +31,17 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Whether `/metrics/anomalies` is served. Default no.
     pub anomalies_endpoint: bool,
+    /// `tls` and `auth`.
+    pub doors: DoorsConfig,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        ServerConfig { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9898)), anomalies_endpoint: false }
+        ServerConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9898)),
+            anomalies_endpoint: false,
+            doors: DoorsConfig::default(),
+        }
     }
 }
 
@@ -42,34 +52,24 @@ pub struct ReceiveLimits {
     pub max_body_bytes: usize,
     /// Decompressed bytes worked on at a time. Default 256 MiB.
     pub max_in_flight_bytes: usize,
+    /// Open connections. Default 1024.
+    pub max_connections: usize,
+    /// How long the oldest request in the queue may have waited before more are refused. Default 5 s.
+    pub max_queue_age: Span,
 }
 
 impl Default for ReceiveLimits {
     fn default() -> Self {
-        ReceiveLimits { max_body_bytes: 32 << 20, max_in_flight_bytes: 256 << 20 }
+        ReceiveLimits {
+            max_body_bytes: 32 << 20,
+            max_in_flight_bytes: 256 << 20,
+            max_connections: 1024,
+            max_queue_age: Span::seconds(5),
+        }
     }
 }
 
-/// What happens when the disk is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnDiskFull {
-    /// Scoring goes on without the log.
-    #[default]
-    Degrade,
-    /// Writes are refused until there is room.
-    Refuse,
-}
-
-/// When the log is synced to disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before each answer.
-    Always,
-    /// This often.
-    Every(Span),
-}
-
-/// `state:`; no state is kept on disk by this version.
+/// `state:`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateConfig {
     /// The folder; `None`: memory only.
@@ -78,11 +78,18 @@ pub struct StateConfig {
     pub fsync: Fsync,
     /// Default `degrade`.
     pub on_disk_full: OnDiskFull,
+    /// The longest time between checkpoints while samples come. Default 15 min.
+    pub checkpoint_every: Span,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        StateConfig { dir: None, fsync: Fsync::Every(Span::SECOND), on_disk_full: OnDiskFull::default() }
+        StateConfig {
+            dir: None,
+            fsync: Fsync::Every(Span::SECOND),
+            on_disk_full: OnDiskFull::default(),
+            checkpoint_every: Span::minutes(15),
+        }
     }
 }
 

@@ -2,19 +2,24 @@
 //!
 //! Each target has shards, each shard a bounded queue and one sender with one request in flight; a
 //! partition always goes to the same shard, so each series keeps its order. A slow or dead target
-//! fills and then drops from its own queue, and touches nothing else.
+//! fills and then drops from its own queue, and touches nothing else. With a [`QueueDir`] a queue goes
+//! on on disk, and what is acknowledged is known there.
 
 pub mod config;
 
 mod backoff;
 mod client;
+mod clock;
+mod disk;
 mod md5;
 mod metrics;
 pub mod names;
+mod progress;
 mod queue;
 mod relabel;
 mod request;
 mod sender;
+mod spill;
 mod target;
 mod verdict;
 
@@ -23,15 +28,17 @@ mod mock;
 #[cfg(test)]
 mod tests;
 
+pub use disk::QueueDir;
 pub use metrics::{LAG_BOUNDS, Lag, TargetSnapshot};
 
 use crate::engine::{OutputBatch, OutputSink};
 use crate::outbound::OutboundError;
 use config::RemoteWriteConfig;
+use disk::{Disk, OpenError};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use target::Target;
 use tokio::runtime::Handle;
@@ -45,6 +52,9 @@ pub enum EmitError {
     /// `write_relabel_configs`
     #[error("write_relabel_configs: {0}")]
     Relabel(String),
+    /// The queue on disk.
+    #[error("the output queue: {0}")]
+    Queue(String),
     /// Two targets of one name.
     #[error("two remote_write targets are named {0:?}")]
     SameName(String),
@@ -63,8 +73,10 @@ pub enum EmitError {
 pub struct Undelivered {
     /// The target's name.
     pub target: String,
-    /// Samples lost.
+    /// Samples not delivered.
     pub samples: u64,
+    /// They are on disk, and sent after the next start; else they are lost.
+    pub kept: bool,
 }
 
 /// For each partition, the sequence up to which all is accepted or given up.
@@ -74,18 +86,71 @@ pub type Acknowledged = BTreeMap<u16, u64>;
 pub struct Emitter {
     targets: RwLock<Vec<Arc<Target>>>,
     runtime: Mutex<Option<Handle>>,
+    dir: Option<QueueDir>,
+    newest: AtomicU64,
 }
 
 impl Emitter {
-    /// Sets the targets up; nothing is sent before [`Emitter::start`], but outputs are queued.
+    /// Sets the targets up; nothing is sent before [`Emitter::start`], but outputs are queued. With
+    /// `dir` queues are resumed from there and outlive the process; without, they are in memory only.
+    /// Folders of targets that are not configured any more are removed.
     ///
     /// # Errors
-    /// A target that cannot work.
-    pub fn new(configs: Vec<RemoteWriteConfig>) -> Result<Emitter, EmitError> {
+    /// A target that cannot work, or a folder that cannot be used.
+    pub fn new(configs: Vec<RemoteWriteConfig>, dir: Option<QueueDir>) -> Result<Emitter, EmitError> {
         check_names(&configs)?;
-        let targets = configs.into_iter().map(|config| Target::new(config).map(Arc::new));
-        let targets = targets.collect::<Result<Vec<_>, _>>()?;
-        Ok(Emitter { targets: RwLock::new(targets), runtime: Mutex::new(None) })
+        let queue = |error: OpenError| EmitError::Queue(error.to_string());
+        if let Some(dir) = &dir {
+            let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
+            disk::remove_foreign(dir, &names).map_err(queue)?;
+        }
+        let emitter =
+            Emitter { targets: RwLock::default(), runtime: Mutex::new(None), dir, newest: AtomicU64::new(0) };
+        let targets = configs.into_iter().map(|config| emitter.open(config));
+        *emitter.targets.write() = targets.collect::<Result<_, _>>()?;
+        Ok(emitter)
+    }
+
+    /// A new target, with what its folder holds.
+    fn open(&self, config: RemoteWriteConfig) -> Result<Arc<Target>, EmitError> {
+        let Some(dir) = &self.dir else { return Ok(Arc::new(Target::new(config, None)?)) };
+        let failed = |error: String| EmitError::Queue(error);
+        let found = Disk::open(dir, &config.name).map_err(|error| failed(error.to_string()))?;
+        self.newest.fetch_max(found.newest, Relaxed);
+        let target = Arc::new(Target::new(config, Some(Arc::new(found.disk)))?);
+        target.resume(found.blocks, &found.acked, &found.floors);
+        let samples = target.metrics.pending.load(Relaxed);
+        if samples > 0 {
+            tracing::info!(target_name = target.config.name, samples, "resuming the output queue");
+        }
+        target.look_after().map_err(|error| failed(error.to_string()))?;
+        Ok(target)
+    }
+
+    /// The greatest sequence that its files knew at the start, of whatever incarnation: the engine must
+    /// use none up to it again. 0 where there was none.
+    pub fn newest_sequence(&self) -> u64 {
+        self.newest.load(Relaxed)
+    }
+
+    /// Writes everything that is pending for any target (queued or in flight) to its queue on disk, and
+    /// that to the disk itself. When it returns, what was taken before is acknowledged, given up or in
+    /// files. Blocks on files, not on targets. Without a [`QueueDir`] there is nothing to do.
+    ///
+    /// # Errors
+    /// The first target's whose queue cannot be written; the others' are. What could not be written
+    /// stays in memory.
+    pub fn persist(&self) -> Result<(), EmitError> {
+        let targets = self.targets.read().clone();
+        let mut result = Ok(());
+        for target in targets {
+            if let Err(error) = target.persist(true) {
+                let error = Box::new(EmitError::Queue(error.to_string()));
+                let failed = EmitError::Target { target: target.config.name.clone(), error };
+                result = result.and(Err(failed));
+            }
+        }
+        result
     }
 
     /// Starts the senders on the current runtime. Once.
@@ -109,7 +174,7 @@ impl Emitter {
         check_names(&configs)?;
         // One reload at a time. `take` does not need this lock.
         let runtime = self.runtime.lock();
-        // Certificates are read before the lock is taken: the engine must not wait for them.
+        // Certificates and files are read before the lock is taken: the engine must not wait for them.
         let old = self.targets.read().clone();
         let mut next = Vec::with_capacity(configs.len());
         for config in configs {
@@ -117,16 +182,23 @@ impl Emitter {
             match before {
                 Some(same) if same.same(&config) => next.push((same.clone(), None)),
                 Some(before) => {
-                    let mut target = Target::new(config)?;
+                    let mut target = Target::new(config, before.disk.clone())?;
                     target.metrics = before.metrics.clone();
-                    next.push((Arc::new(target), Some(before.clone())));
+                    let target = Arc::new(target);
+                    target.look_after().map_err(|error| EmitError::Queue(error.to_string()))?;
+                    next.push((target, Some(before.clone())));
                 }
-                None => next.push((Arc::new(Target::new(config)?), None)),
+                None => next.push((self.open(config)?, None)),
             }
         }
-        let now = Instant::now();
+        let gone = |old: &&Arc<Target>| !next.iter().any(|(new, _)| new.config.name == old.config.name);
+        let gone: Vec<Arc<Target>> = old.iter().filter(gone).cloned().collect();
+        let now = clock::now();
+        // Who writes to a disk now ends before; nobody begins until all is handed over.
+        let disks: Vec<Arc<Disk>> = old.iter().filter_map(|target| target.disk.clone()).collect();
+        let writers: Vec<_> = disks.iter().map(|disk| disk.lock()).collect();
         let mut targets = self.targets.write();
-        for gone in old.iter().filter(|old| !next.iter().any(|(new, _)| new.config.name == old.config.name)) {
+        for gone in &gone {
             let pending = gone.metrics.pending.load(Relaxed);
             if pending > 0 {
                 tracing::warn!(
@@ -147,11 +219,15 @@ impl Emitter {
             }
         }
         *targets = next.into_iter().map(|(target, _)| target).collect();
+        drop((targets, writers));
+        for disk in gone.iter().filter_map(|gone| gone.disk.as_ref()) {
+            disk.remove_all();
+        }
         Ok(())
     }
 
-    /// Sends what is queued, for at most `grace`, and ends. Returns what was left, by target;
-    /// nothing where all was delivered.
+    /// Sends what is queued, for at most `grace`, and ends; what is left goes to the disk, where there
+    /// is one. Returns what was left, by target; nothing where all was delivered.
     pub async fn shutdown(&self, grace: Duration) -> Vec<Undelivered> {
         let targets = self.targets.read().clone();
         let until = tokio::time::Instant::now() + grace;
@@ -161,11 +237,20 @@ impl Emitter {
                 sender.abort();
             }
         }
-        let left = targets.iter().map(|target| Undelivered {
-            target: target.config.name.clone(),
-            samples: target.metrics.pending.load(Relaxed) as u64,
-        });
-        left.filter(|left| left.samples > 0).collect()
+        let keep = |target: Arc<Target>| {
+            // The reason is told there.
+            let kept = target.disk.is_some() && target.persist(true).is_ok();
+            let samples = target.metrics.pending.load(Relaxed) as u64;
+            Undelivered { target: target.config.name.clone(), samples, kept }
+        };
+        let keep = move || targets.into_iter().map(keep).filter(|left| left.samples > 0).collect();
+        match tokio::task::spawn_blocking(keep).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::error!(%error, "keeping what was not delivered failed; this is a bug");
+                Vec::new()
+            }
+        }
     }
 
     /// Each target's figures.
@@ -184,7 +269,7 @@ impl Emitter {
 impl Drop for Emitter {
     /// Ends the senders: without an emitter nobody can.
     fn drop(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.targets.get_mut().iter().for_each(|target| target.replace(None, now));
     }
 }
@@ -205,7 +290,7 @@ impl OutputSink for Emitter {
             return;
         }
         let samples = batch.outputs.iter().map(|output| names::count(output, batch.names)).sum();
-        let now = Instant::now();
+        let now = clock::now();
         targets.iter().for_each(|target| target.push(batch, samples, now));
     }
 }

@@ -11,10 +11,13 @@ mod epochs;
 #[cfg(test)]
 mod holes;
 pub mod identify;
+#[cfg(test)]
+mod images;
 mod lanes;
 pub mod output;
 pub mod own;
 pub mod pulse;
+mod restore;
 pub mod signal;
 mod silence;
 mod status;
@@ -23,11 +26,13 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::registry::partition::FORMAT;
 pub use output::{Output, OutputBatch, OutputSink, OutputValue};
+pub use restore::{Image, Replay};
 pub use status::{EngineStats, SignalStatus, Standing};
 
 use crate::labels::Interner;
-use crate::record::{Body, Record};
+use crate::record::{Body, Entry, Journal, NotKept, Record};
 use crate::registry::summary::epoch;
 use crate::registry::{AliasCache, Partitions, partitions};
 use crate::rules::RuleSet;
@@ -35,12 +40,13 @@ use crate::time::Millis;
 use crate::wire::{Batch, WireError};
 use context::Context;
 use identify::{Identifier, Prepared};
-use lanes::{Lanes, Step};
+use lanes::{Lanes, Pending, Step};
 use parking_lot::Mutex;
 use pulse::Pulses;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// What became of a well-formed sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +111,17 @@ impl Tally {
     }
 }
 
+/// Why a record was not applied, or must not be acknowledged.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApplyError {
+    /// The body cannot be decoded; nothing of it is kept.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// It was applied, and a crash would lose it: the sender must send it again.
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
+}
+
 /// What became of a record, sample by sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -137,6 +154,18 @@ pub struct Engine {
     lanes: Lanes,
     spare: Mutex<Vec<Prepared>>,
     seed: u64,
+    /// Where records are kept; none in back-tests, and not before a replay is over.
+    journal: OnceLock<Arc<dyn Journal>>,
+    /// Time spent on decoding and identifying, ns.
+    preparing: AtomicU64,
+}
+
+/// The place of a record in the order.
+enum Place {
+    /// The next one; the record, as it is to be kept.
+    Next(Option<Entry>),
+    /// The one that it had when it was applied first.
+    At(u64),
 }
 
 /// What lanes and callers share.
@@ -178,44 +207,90 @@ impl Engine {
             epochs: epochs::Counters::default(),
         });
         let sharing = rules.shares();
-        Engine {
-            lanes: Lanes::start(lanes, &shared),
-            shared,
-            order: Mutex::new(Order {
-                sequence: 0,
-                context: Arc::new(Context::new(rules)),
-                pulses: Pulses::default(),
-                sharing,
-            }),
-            spare: Mutex::default(),
-            seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
-        }
+        let context = Arc::new(Context::new(rules));
+        Engine::assemble(shared, Order { sequence: 0, context, pulses: Pulses::default(), sharing }, lanes)
+    }
+
+    /// From here on records are kept in a journal before [`Engine::apply`] returns. Once.
+    pub fn keep_in(&self, journal: Arc<dyn Journal>) {
+        // A second journal would have to begin where the first one ends: there is none.
+        let _ = self.journal.set(journal);
+    }
+
+    /// Whether records can be kept at present, or need not be.
+    pub fn keeps(&self) -> bool {
+        !self.journal.get().is_some_and(|journal| journal.refuses())
+    }
+
+    /// Time that applying all records so far has taken, were it done again: decoding is done by one
+    /// thread then, and the lanes work side by side.
+    pub fn worked(&self) -> Duration {
+        Duration::from_nanos(self.preparing.load(Ordering::Relaxed).max(self.lanes.busy()))
     }
 
     /// Takes a record: gives it its place in the order, applies it and hands the outputs to the
     /// sinks. Returns when all of it is applied. Blocks meanwhile; may be called by many threads.
     ///
     /// # Errors
-    /// A body that cannot be decoded; nothing of it is kept.
-    pub fn apply(&self, record: Record) -> Result<Applied, WireError> {
+    /// A body that cannot be decoded, or a record that cannot be kept.
+    pub fn apply(&self, record: Record) -> Result<Applied, ApplyError> {
+        let entry = self.journal.get().map(|_| Entry::of(&record));
+        let place = Place::Next(entry);
+        let (applied, pending) = match record {
+            Record::Body(body) => (Applied::default(), Some(self.body(&body, place)?)),
+            other => self.other(other, place),
+        };
+        // The disk is busy while the lanes are.
+        let sequence = pending.as_ref().map_or(applied.sequence, |pending| pending.sequence);
+        let kept = self.journal.get().map_or(Ok(()), |journal| journal.commit(sequence));
+        let applied = self.applied(applied, pending);
+        kept?;
+        Ok(applied)
+    }
+
+    /// Waits for what the lanes make of a record.
+    fn applied(&self, so_far: Applied, pending: Option<Pending>) -> Applied {
+        // The lanes end with the engine, which is borrowed here.
+        let Some((sequence, tally, work)) = pending.and_then(Pending::wait) else { return so_far };
+        let applied = applied(sequence, &tally, &work);
+        self.keep(work);
+        applied
+    }
+
+    /// Applies a record that is no body.
+    fn other(&self, record: Record, place: Place) -> (Applied, Option<Pending>) {
         match record {
-            Record::Body(body) => self.body(&body),
-            Record::Rules(rules) => Ok(self.rule_set(rules)),
+            Record::Body(_) => (Applied::default(), None),
+            Record::Rules(rules) => (self.rule_set(rules, place), None),
             Record::Elect { cluster, replica } => {
                 let mut sources = self.shared.identifier.sources.lock();
                 let group = sources.group(&cluster);
                 let replica = sources.replica(group, &replica);
                 drop(sources);
-                Ok(self.fold(|context| context.elect(group, replica)))
+                (self.fold(place, |context| context.elect(group, replica)), None)
             }
             Record::Tick { group, to } => {
                 let group = self.shared.identifier.sources.lock().group(&group);
-                Ok(self.tick(group, to))
+                self.tick(group, to, place)
             }
         }
     }
 
-    fn body(&self, body: &Body) -> Result<Applied, WireError> {
+    /// Gives a record its place, under the lock of the order.
+    fn place(&self, order: &mut Order, place: Place) {
+        match place {
+            Place::At(sequence) => order.sequence = sequence,
+            Place::Next(entry) => {
+                order.sequence += 1;
+                if let (Some(journal), Some(entry)) = (self.journal.get(), entry) {
+                    journal.append(order.sequence, entry);
+                }
+            }
+        }
+    }
+
+    fn body(&self, body: &Body, place: Place) -> Result<Pending, WireError> {
+        let started = Instant::now();
         let mut work = self.spare.lock().pop().unwrap_or_default();
         work.batch.seed = self.seed;
         let mut context = self.order.lock().context.clone();
@@ -227,11 +302,16 @@ impl Engine {
                 self.keep(work);
                 return Err(error);
             }
+            self.preparing.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
             let mut order = self.order.lock();
             if order.context.generation != work.generation {
                 // Rules changed meanwhile: what the body's series are must be asked again.
                 context = order.context.clone();
                 continue;
+            }
+            if let Place::At(sequence) = place {
+                // Epochs were closed by a record of their own, unless it was lost.
+                order.sequence = sequence.saturating_sub(2);
             }
             let latest = body.received.plus(context.rules.limits.max_ahead.0);
             if let Some(newest) = work.newest.iter().map(|(_, newest)| *newest).max() {
@@ -244,7 +324,7 @@ impl Engine {
                 }
                 next.learn(&work.families);
             }
-            order.sequence += 1;
+            self.place(&mut order, place);
             let Order { sequence, context, pulses, .. } = &mut *order;
             let dues = match context.rules.silence_keep() {
                 Some(keep) => pulses.body(&work, body.received, keep, |group, of| context.follows(group, of)),
@@ -253,11 +333,7 @@ impl Engine {
             let step = Step::new(*sequence, context.clone(), work, body.bytes.clone(), latest, dues);
             break self.lanes.submit(step, &self.shared);
         };
-        // The lanes end with the engine, which is borrowed here.
-        let Some((sequence, tally, work)) = step.wait() else { return Ok(Applied::default()) };
-        let applied = applied(sequence, &tally, &work);
-        self.keep(work);
-        Ok(applied)
+        Ok(step)
     }
 
     /// Samples have come as far as `newest`: closes the epochs that are two or more behind. Waits for
@@ -278,28 +354,28 @@ impl Engine {
         self.lanes.close(closing, &self.shared);
         // The lanes end with the engine, which is borrowed here.
         if let Ok(taken) = taken.recv() {
-            epochs::freeze(next, taken, &self.shared.epochs);
+            let frozen = epochs::freeze(next, taken, &self.shared.epochs);
+            if let Some(journal) = self.journal.get() {
+                journal.append(order.sequence, Entry::published(through, restore::models(&frozen)));
+            }
         }
     }
 
     /// Observed time has come further without samples: what is silent may fall due.
-    fn tick(&self, group: u16, to: Millis) -> Applied {
+    fn tick(&self, group: u16, to: Millis, place: Place) -> (Applied, Option<Pending>) {
         let mut order = self.order.lock();
-        order.sequence += 1;
+        self.place(&mut order, place);
         Arc::make_mut(&mut order.context).tick(group, to);
         let Order { sequence, context, pulses, .. } = &mut *order;
         let sequence = *sequence;
         let dues = context.rules.silence_keep().map(|keep| pulses.tick(group, to, keep)).unwrap_or_default();
+        let applied = Applied { sequence, ..Applied::default() };
         if dues.is_empty() {
-            return Applied { sequence, ..Applied::default() };
+            return (applied, None);
         }
         let nothing = Prepared::default();
         let step = Step::new(sequence, context.clone(), nothing, bytes::Bytes::new(), to, dues);
-        let pending = self.lanes.submit(step, &self.shared);
-        drop(order);
-        // The lanes end with the engine, which is borrowed here.
-        let flagged = pending.wait().map_or(0, |(_, tally, _)| tally.flagged);
-        Applied { sequence, flagged, ..Applied::default() }
+        (applied, Some(self.lanes.submit(step, &self.shared)))
     }
 
     fn keep(&self, work: Prepared) {
@@ -309,11 +385,11 @@ impl Engine {
         }
     }
 
-    fn rule_set(&self, rules: Arc<RuleSet>) -> Applied {
+    fn rule_set(&self, rules: Arc<RuleSet>, place: Place) -> Applied {
         let aliases = &self.shared.identifier.aliases;
         aliases.set_capacity(rules.limits.max_aliases);
         self.order.lock().sharing |= rules.shares();
-        self.fold(|context| {
+        self.fold(place, |context| {
             if context.rules.identity != rules.identity || context.rules.limits.labels != rules.limits.labels
             {
                 aliases.clear();
@@ -326,9 +402,9 @@ impl Engine {
 
     /// Gives a record without samples its place: bodies before it are not touched by it, bodies
     /// after it are.
-    fn fold(&self, change: impl FnOnce(&mut Context)) -> Applied {
+    fn fold(&self, place: Place, change: impl FnOnce(&mut Context)) -> Applied {
         let mut order = self.order.lock();
-        order.sequence += 1;
+        self.place(&mut order, place);
         change(Arc::make_mut(&mut order.context));
         Applied { sequence: order.sequence, ..Applied::default() }
     }

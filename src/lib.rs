@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-// F0: facts about time, labels and numbers.
+// F0: the binary form of values; facts about time, labels and numbers; fail points.
+pub mod codec;
+pub mod fail;
 pub mod labels;
 pub mod stats;
 pub mod time;
@@ -19,18 +21,21 @@ pub mod record;
 pub mod rules;
 // F4: partitions of series.
 pub mod registry;
-// F5: the engine.
+// F5: the engine, and state on disk.
 pub mod engine;
+pub mod state;
 // F6: the edges.
 pub mod emit;
 pub mod history;
 pub mod ingest;
 pub mod outbound;
-// F7: tools over the engine.
+// F7: what keeps state, and tools over the engine.
 pub mod backtest;
+pub mod keeper;
 pub mod simulate;
-// F8: what is shown.
+// F8: what is shown, and to whom.
 pub mod api;
+pub mod secure;
 pub mod telemetry;
 // F9: the application.
 pub mod app;

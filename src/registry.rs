@@ -10,7 +10,7 @@ pub mod slab;
 pub mod summary;
 
 pub use alias::{Alias, AliasCache, Known};
-pub use partition::{Partition, Previous, Series, Signal};
+pub use partition::{FORMAT, Partition, Previous, Series, Signal};
 pub use slab::Slab;
 pub use summary::{Frozen, Open, Summary};
 

@@ -1,7 +1,9 @@
 //! oddity's own metrics. The rooms own plain numbers; here they are only registered, read when
 //! somebody scrapes, and written as OpenMetrics text.
 
+mod doors;
 mod emitter;
+mod keeper;
 mod process;
 mod receiver;
 mod write;
@@ -9,6 +11,8 @@ mod write;
 use crate::emit::Emitter;
 use crate::engine::{Engine, OutputBatch, OutputSink};
 use crate::ingest::Receiver;
+use crate::keeper::Keeper;
+use crate::secure::Doors;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -68,6 +72,10 @@ pub struct Sources {
     pub flags: Arc<FlagCounter>,
     /// The configuration.
     pub config: Arc<ConfigState>,
+    /// State on disk; `None` where none is kept.
+    pub keeper: Option<Arc<Keeper>>,
+    /// The doors.
+    pub doors: Arc<Doors>,
     /// The version shown.
     pub version: &'static str,
 }
@@ -82,8 +90,12 @@ impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer::new(&mut encoder);
         receiver::write(self, &mut writer)?;
+        doors::write(&self.doors, &mut writer)?;
         self.engine_metrics(&mut writer)?;
         emitter::write(&self.emitter, &mut writer)?;
+        if let Some(keeper) = &self.keeper {
+            keeper::write(&keeper.report(), &mut writer)?;
+        }
         process::write(&mut writer)
     }
 }

@@ -6,6 +6,7 @@ mod zone;
 
 pub use zone::{Zone, calendar};
 
+use crate::codec::stored;
 use std::fmt;
 
 /// A point in time: milliseconds since the Unix epoch, may be negative.
@@ -24,6 +25,8 @@ impl Millis {
         Millis(self.0.saturating_add(ms))
     }
 }
+
+stored!(struct Millis(_));
 
 /// A span of time in milliseconds, written as Prometheus writes it (`1h30m`, `500ms`, `7d`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +106,8 @@ impl Span {
         Ok(Span(total))
     }
 }
+
+stored!(struct Span(_));
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -132,8 +132,7 @@ fn one(options: &Options, signal: &Signal, lines: &str) -> Result<String, String
             let sample = Sample { timestamp: START + at, value };
             encoder.series(labels.into_iter(), MetricKind::Gauge, &[sample]);
         }
-        let body =
-            Body { version: Version::V1, received: Millis(START + at), bytes: Bytes::from(encoder.finish()) };
+        let body = Body::new(Version::V1, Millis(START + at), Bytes::from(encoder.finish()));
         engine.apply(Record::Body(body)).map_err(|error| error.to_string())?;
         at += options.interval * 1000;
     }

@@ -1,6 +1,7 @@
 //! Reading a remote-write body, bounded in bytes and time.
 
 use super::reply::{Answer, of_receiver};
+use super::server::Visitor;
 use super::{Api, now};
 use crate::ingest::admission::Reservation;
 use crate::ingest::{ReceiverLimits, Reply, RequestHead, Unread};
@@ -15,22 +16,25 @@ use std::time::Instant;
 const MAX_DISCARDED: u64 = 1 << 30;
 
 /// `POST /api/v1/write`
-pub async fn write(api: &Api, request: Request<Incoming>) -> Answer {
+pub(super) async fn write(api: &Api, visitor: &Visitor, request: Request<Incoming>) -> Answer {
     let header = |name: HeaderName| {
         request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let head = RequestHead { content_type: header(CONTENT_TYPE), content_encoding: header(CONTENT_ENCODING) };
     let mut body = request.into_body();
-    match read(api, &head, &mut body).await {
+    match read(api, visitor, &head, &mut body).await {
         // The reservation lasts to the end of the answer: the compressed bytes are held that long.
-        Ok((bytes, _reservation)) => of_receiver(api.receiver.receive(&head, bytes, now()).await),
+        Ok((bytes, _reservation)) => {
+            visitor.connection.busy();
+            of_receiver(api.receiver.receive(&head, bytes, now()).await)
+        }
         Err(reply) => {
             let slow = reply.status == 408;
             let mut answer = of_receiver(reply);
             if !body.is_end_stream() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 if !slow {
-                    tokio::spawn(discard(body, *api.receiver.limits()));
+                    tokio::spawn(discard(body, *api.receiver.limits(), MAX_DISCARDED));
                 }
             }
             answer
@@ -38,8 +42,25 @@ pub async fn write(api: &Api, request: Request<Incoming>) -> Answer {
     }
 }
 
+/// An answer that does not hang on the request's body. What there is of it is read and thrown away,
+/// no more than a body may be long.
+pub(super) fn unheard(api: &Api, request: Request<Incoming>, mut answer: Answer) -> Answer {
+    let body = request.into_body();
+    if !body.is_end_stream() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let limits = *api.receiver.limits();
+        tokio::spawn(discard(body, limits, limits.compressed as u64));
+    }
+    answer
+}
+
 /// Reads a body to its end; the reservation grows as bytes come.
-async fn read(api: &Api, head: &RequestHead, body: &mut Incoming) -> Result<(Bytes, Reservation), Reply> {
+async fn read(
+    api: &Api,
+    visitor: &Visitor,
+    head: &RequestHead,
+    body: &mut Incoming,
+) -> Result<(Bytes, Reservation), Reply> {
     let receiver = &api.receiver;
     let limits = receiver.limits();
     let mut reservation = receiver.admit(head, body.size_hint().exact()).await?;
@@ -47,6 +68,7 @@ async fn read(api: &Api, head: &RequestHead, body: &mut Incoming) -> Result<(Byt
     let mut bytes = Vec::new();
     loop {
         let frame = next(body, limits, started).await.map_err(|why| receiver.unread(head, why))?;
+        visitor.connection.touch();
         let Some(frame) = frame else { return Ok((bytes.into(), reservation)) };
         // Trailers say nothing here.
         let Ok(data) = frame.into_data() else { continue };
@@ -75,12 +97,12 @@ async fn next(
 /// Reads a body to its end without keeping it, while the answer goes out. A sender whose connection
 /// is closed in the middle of its body may see that instead of the answer, and would send the same
 /// again for ever.
-async fn discard(mut body: Incoming, limits: ReceiverLimits) {
+async fn discard(mut body: Incoming, limits: ReceiverLimits, most: u64) {
     let started = Instant::now();
     let mut seen = 0u64;
     while let Ok(Some(frame)) = next(&mut body, &limits, started).await {
         seen += frame.data_ref().map_or(0, |data| data.len() as u64);
-        if seen > MAX_DISCARDED {
+        if seen > most {
             break;
         }
     }

@@ -1,9 +1,11 @@
 //! Which path does what.
 
 use super::reply::{self, Answer};
+use super::server::Visitor;
 use super::{Api, body, exposition, now, page, series, status};
+use crate::secure::{Door, Refusal};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use std::sync::Arc;
@@ -47,6 +49,16 @@ impl Route {
         })
     }
 
+    /// The door in front of it; `None`: open to all.
+    fn door(&self) -> Option<Door> {
+        match self {
+            Route::Healthy | Route::Ready => None,
+            Route::Write => Some(Door::Ingest),
+            Route::Reload => Some(Door::Admin),
+            _ => Some(Door::Read),
+        }
+    }
+
     fn methods(&self) -> &'static str {
         match self {
             Route::Write => "POST",
@@ -57,10 +69,55 @@ impl Route {
 }
 
 /// Answers a request.
-pub async fn route(api: &Arc<Api>, request: Request<Incoming>) -> Answer {
-    let Some(route) = Route::find(request.uri().path(), request.headers()) else {
-        return reply::error(StatusCode::NOT_FOUND, "not_found", "no such path");
+pub(super) async fn answer(api: &Arc<Api>, visitor: &Visitor, request: Request<Incoming>) -> Answer {
+    visitor.connection.touch();
+    api.look_at_files().await;
+    let route = Route::find(request.uri().path(), request.headers());
+    // What is not there is nobody's business either.
+    let door = route.as_ref().map_or(Some(Door::Read), Route::door);
+    let checked = match door {
+        Some(door) => {
+            api.doors.check(door, request.headers(), Some(visitor.peer)).await.map_err(|why| (door, why))
+        }
+        None => Ok(()),
     };
+    let mut answer = match (checked, route) {
+        (Err((door, why)), _) => body::unheard(api, request, refused(api, door, why)),
+        (Ok(()), None) => reply::error(StatusCode::NOT_FOUND, "not_found", "no such path"),
+        (Ok(()), Some(route)) => {
+            let answer = self::route(api, visitor, route, request).await;
+            if door.is_some() && answer.status().is_success() {
+                visitor.connection.prove();
+            }
+            answer
+        }
+    };
+    for (name, value) in api.doors.headers() {
+        answer.headers_mut().insert(name, value);
+    }
+    answer
+}
+
+fn refused(api: &Api, door: Door, why: Refusal) -> Answer {
+    let (status, kind) = match why {
+        Refusal::Missing | Refusal::Wrong => (StatusCode::UNAUTHORIZED, "unauthorized"),
+        Refusal::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+        Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    let mut answer = reply::error(status, kind, &why.to_string());
+    match why {
+        Refusal::Missing | Refusal::Wrong => {
+            for challenge in api.doors.challenges(door) {
+                answer.headers_mut().append(WWW_AUTHENTICATE, challenge);
+            }
+        }
+        Refusal::Busy => drop(answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"))),
+        Refusal::Forbidden => {}
+    }
+    answer
+}
+
+async fn route(api: &Arc<Api>, visitor: &Visitor, route: Route, request: Request<Incoming>) -> Answer {
     let query = request.uri().query().unwrap_or("").to_string();
     if matches!(route, Route::Write) && parameter(&query, "get_vm_proto_version").is_some() {
         // Older vmagents ask in this way whether zstd is understood.
@@ -78,7 +135,7 @@ pub async fn route(api: &Arc<Api>, request: Request<Incoming>) -> Answer {
         return answer;
     }
     match route {
-        Route::Write => body::write(api, request).await,
+        Route::Write => body::write(api, visitor, request).await,
         Route::Healthy => reply::text(StatusCode::OK, "oddity is healthy.\n"),
         Route::Ready if api.is_ready() => reply::text(StatusCode::OK, "oddity is ready.\n"),
         Route::Ready => reply::text(StatusCode::SERVICE_UNAVAILABLE, "oddity is not ready.\n"),
@@ -88,6 +145,7 @@ pub async fn route(api: &Arc<Api>, request: Request<Incoming>) -> Answer {
         }
         // What may look at every series or at the disk runs apart from the tasks that serve.
         route => {
+            visitor.connection.busy();
             let api = Arc::clone(api);
             match tokio::task::spawn_blocking(move || slow(&api, &route, &query)).await {
                 Ok(answer) => answer,

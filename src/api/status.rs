@@ -47,9 +47,45 @@ pub fn status(api: &Api) -> Value {
             "ha": elected,
         },
         "targets": targets(api),
+        "state": state(api),
         "restart_needed": api.control.restart_needed(),
         "notes": api.control.notes(),
     })
+}
+
+fn state(api: &Api) -> Value {
+    let Some(keeper) = &api.keeper else { return json!({"kept": false}) };
+    let report = keeper.report();
+    let [records, bytes, lost, _, _, held] = report.log;
+    let mut state = json!({
+        "kept": true,
+        "restored": {
+            "checkpoint": report.found.checkpoint,
+            "series": report.found.series,
+            "records": report.found.replayed,
+            "seconds": report.found.took.as_secs_f64(),
+            "trouble": report.found.trouble,
+        },
+        "log": {
+            "failing": report.failing,
+            "records": records,
+            "bytes_written": bytes,
+            "records_lost": lost,
+            "bytes": held,
+        },
+        "checkpoints": report.checkpoints,
+        "checkpoint_failures": report.failures,
+        "replay_debt_seconds": report.debt.as_secs_f64(),
+        "trouble": report.trouble,
+    });
+    if let Some(last) = report.last {
+        state["checkpoint"] = json!({
+            "sequence": last.sequence,
+            "bytes": last.bytes,
+            "seconds": last.took.as_secs_f64(),
+        });
+    }
+    state
 }
 
 fn targets(api: &Api) -> Vec<Value> {

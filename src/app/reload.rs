@@ -2,10 +2,11 @@
 
 use super::gaps::Filler;
 use crate::api::Control;
-use crate::config::{Config, Note, ReceiveLimits, ServerConfig};
+use crate::config::{Config, Note, ReceiveLimits, ServerConfig, StateConfig};
 use crate::emit::Emitter;
 use crate::engine::Engine;
 use crate::record::Record;
+use crate::secure::Doors;
 use crate::telemetry::{ConfigState, Telemetry};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ pub(super) struct Fixed {
     pub server: ServerConfig,
     /// The receiver's limits at the start.
     pub receive: ReceiveLimits,
+    /// `state:` at the start.
+    pub state: StateConfig,
     /// The listeners are not those of the file.
     pub listens_elsewhere: bool,
     /// `/metrics/anomalies` is served whatever the file says.
@@ -30,10 +33,21 @@ pub(super) struct Fixed {
 
 impl Fixed {
     /// The settings in which a file differs.
-    fn differs(&self, server: &ServerConfig, receive: &ReceiveLimits) -> Vec<&'static str> {
-        let ServerConfig { listen, anomalies_endpoint } = &self.server;
-        let ReceiveLimits { max_body_bytes, max_in_flight_bytes } = &self.receive;
+    fn differs(
+        &self,
+        server: &ServerConfig,
+        receive: &ReceiveLimits,
+        state: &StateConfig,
+    ) -> Vec<&'static str> {
+        let ServerConfig { listen, anomalies_endpoint, doors: _ } = &self.server;
+        let ReceiveLimits { max_body_bytes, max_in_flight_bytes, max_connections, max_queue_age } =
+            &self.receive;
+        let StateConfig { dir, fsync, on_disk_full, checkpoint_every } = &self.state;
         let settings = [
+            ("state.dir", *dir != state.dir),
+            ("state.fsync", *fsync != state.fsync),
+            ("state.on_disk_full", *on_disk_full != state.on_disk_full),
+            ("state.checkpoint_every", *checkpoint_every != state.checkpoint_every),
             ("server.listen", !self.listens_elsewhere && *listen != server.listen),
             (
                 "server.anomalies_endpoint",
@@ -44,6 +58,8 @@ impl Fixed {
                 "limits.max_in_flight_bytes",
                 !self.own_limits && *max_in_flight_bytes != receive.max_in_flight_bytes,
             ),
+            ("limits.max_connections", *max_connections != receive.max_connections),
+            ("limits.max_queue_age", !self.own_limits && *max_queue_age != receive.max_queue_age),
         ];
         settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
@@ -71,9 +87,11 @@ pub struct Reloader {
     rooms: Rooms,
     state: Arc<ConfigState>,
     telemetry: Telemetry,
+    doors: Arc<Doors>,
 }
 
 impl Reloader {
+    #[allow(clippy::too_many_arguments)] // the parts of the application that a reload reaches
     pub(super) fn new(
         loader: Option<Loader>,
         fixed: Fixed,
@@ -81,6 +99,7 @@ impl Reloader {
         rooms: Rooms,
         state: Arc<ConfigState>,
         telemetry: Telemetry,
+        doors: Arc<Doors>,
     ) -> Reloader {
         let in_force = InForce { notes: texts(notes), ..InForce::default() };
         Reloader {
@@ -91,6 +110,7 @@ impl Reloader {
             rooms,
             state,
             telemetry,
+            doors,
         }
     }
 
@@ -98,13 +118,15 @@ impl Reloader {
         let Some(loader) = &self.loader else {
             return Err(vec!["there is no configuration file to read again".to_string()]);
         };
-        let Config { server, receive, rules, remote_write, remote_read, notes, .. } = loader()?;
+        let Config { server, receive, state, rules, remote_write, remote_read, notes, .. } = loader()?;
+        // What can still refuse comes first: then nothing has changed.
+        let doors = self.doors.prepare(server.doors.clone())?;
         let sources = Filler::sources(&remote_read).map_err(|error| vec![error.to_string()])?;
-        // The targets first: they can still refuse, and then nothing has changed.
         self.rooms.emitter.reload(remote_write).map_err(|error| vec![error.to_string()])?;
         self.rooms.engine.apply(Record::Rules(rules)).map_err(|error| vec![error.to_string()])?;
+        self.doors.put(doors);
         self.rooms.filler.read_from(sources);
-        let restart_needed = self.fixed.differs(&server, &receive);
+        let restart_needed = self.fixed.differs(&server, &receive, &state);
         let mut notes = texts(&notes);
         notes.extend(
             restart_needed.iter().map(|setting| format!("{setting} has changed; it needs a restart")),

@@ -57,12 +57,13 @@ pub fn default_rules(
         limits: Limits::default(),
         forget_after: Span::DAY,
         output_names: OutputNames::Oddity,
+        source: Arc::default(),
     })
 }
 
 /// Rules without bands, which cost most of the time and which only result files hold.
 pub fn without_bands(rules: &RuleSet) -> RuleSet {
-    let mut rules = rules.clone();
+    let mut rules = RuleSet { source: Arc::default(), ..rules.clone() };
     for rule in &mut rules.rules {
         Arc::make_mut(rule).emit.bands = false;
     }
@@ -130,7 +131,7 @@ pub fn replay(
             }
         }
         let bytes = Bytes::from(encoder.finish());
-        let body = Body { version: Version::V1, received: Millis(received), bytes };
+        let body = Body::new(Version::V1, Millis(received), bytes);
         engine.apply(Record::Body(body)).map_err(BacktestError::Engine)?;
         progress(samples as u64);
     }

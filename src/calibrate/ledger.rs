@@ -6,6 +6,7 @@
 //! (nats already), its scale a censored mean: the top quarter counts no more than its least member,
 //! so incidents cannot move it much (Epstein & Sobel 1953), shrunk towards a prior. Old peaks leave by halving.
 
+use crate::codec::{Damaged, Reader, Stored};
 use crate::stats::math::ln;
 use crate::time::Millis;
 
@@ -67,6 +68,59 @@ impl Default for Ledger {
             held: 0,
             halvings: 0,
         }
+    }
+}
+
+/// Of the peaks, those held.
+impl Stored for Ledger {
+    fn store(&self, to: &mut Vec<u8>) {
+        let Ledger {
+            born,
+            peaks,
+            candidate,
+            candidate_at,
+            window_from,
+            samples,
+            credit,
+            entered,
+            hours,
+            held,
+            halvings,
+        } = self;
+        born.store(to);
+        candidate.store(to);
+        candidate_at.store(to);
+        window_from.store(to);
+        samples.store(to);
+        credit.store(to);
+        entered.store(to);
+        hours.store(to);
+        halvings.store(to);
+        held.store(to);
+        u16::store_all(peaks.get(..usize::from(*held)).unwrap_or_default(), to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let mut ledger = Ledger {
+            born: Stored::load(from)?,
+            peaks: [0; PEAKS],
+            candidate: Stored::load(from)?,
+            candidate_at: Stored::load(from)?,
+            window_from: Stored::load(from)?,
+            samples: Stored::load(from)?,
+            credit: Stored::load(from)?,
+            entered: Stored::load(from)?,
+            hours: Stored::load(from)?,
+            halvings: Stored::load(from)?,
+            held: Stored::load(from)?,
+        };
+        let Some(held) = ledger.peaks.get_mut(..usize::from(ledger.held)) else {
+            return Err(from.damaged("more peaks than a ledger holds"));
+        };
+        for peak in held {
+            *peak = u16::load(from)?;
+        }
+        Ok(ledger)
     }
 }
 

@@ -1,12 +1,14 @@
 //! `oddity serve`: the sidecar.
 
 use super::{Usage, args};
-use crate::api::Control;
+use crate::api::{Control, ServerLimits};
 use crate::app::{App, Options, Reloader};
-use crate::config::Config;
+use crate::config::{Config, load_web_config};
+use crate::secure::{self, Door, Doors, DoorsConfig, descriptors};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,7 +49,8 @@ pub struct ServeArgs {
     /// Serve current scores at /metrics/anomalies
     #[arg(long = "web.enable-anomalies")]
     pub enable_anomalies: bool,
-    /// TLS and authentication of the web server; not supported yet
+    /// TLS and basic authentication as Prometheus's own file has them, instead of server.tls and
+    /// server.auth
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config: Option<PathBuf>,
     /// Threads that score; default: one a core
@@ -69,12 +72,12 @@ pub struct ServeArgs {
 /// # Errors
 /// A configuration that is not valid, an address that cannot be listened on.
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    if args.web_config.is_some() {
-        let text = "--web.config.file is not supported yet: put a reverse proxy with TLS and authentication \
-                    in front, or listen on the loopback address only";
-        return Err(Usage(text.to_string()).into());
-    }
     start_log(args.log_level, args.log_format);
+    if cfg!(debug_assertions)
+        && let Ok(points) = std::env::var("ODDITY_FAIL")
+    {
+        crate::fail::arm_all(&points).map_err(Usage)?;
+    }
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(problems) => {
@@ -98,29 +101,36 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
         true => vec![config.server.listen.to_string()],
         false => args.listen,
     };
-    let mut listeners = Vec::new();
-    for address in &addresses {
-        let listener = listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        let local = listener.local_addr()?;
-        tracing::info!(address = %local, "listening");
-        if !local.ip().is_loopback() {
-            tracing::warn!(address = %local, "there is no authentication: whoever reaches this address may write and read");
-        }
-        listeners.push(listener);
-    }
     let defaults = Options::default();
+    let web_config = args.web_config.map(|path| -> secure::Loader {
+        Box::new(move || load_web_config(&path).map_err(|problems| lines(&problems)))
+    });
+    if web_config.is_some() && config.server.doors != DoorsConfig::default() {
+        tracing::warn!("server.tls and server.auth have no effect: --web.config.file counts");
+    }
+    let connections = descriptors::connections(config.receive.max_connections);
     let path = args.config;
     let options = Options {
         lanes: args.workers.unwrap_or(defaults.lanes),
         anomalies_endpoint: args.enable_anomalies,
         listens_elsewhere,
         grace: Duration::from_secs(args.grace),
-        loader: Some(Box::new(move || {
-            Config::load(&path).map_err(|problems| problems.to_string().lines().map(String::from).collect())
-        })),
+        server: ServerLimits { connections, ..defaults.server },
+        loader: Some(Box::new(move || Config::load(&path).map_err(|problems| lines(&problems)))),
+        web_config,
         ..defaults
     };
     let app = App::build(config, options)?;
+    let mut listeners = Vec::new();
+    for address in &addresses {
+        let listener = listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let local = listener.local_addr()?;
+        tracing::info!(address = %local, tls = app.doors().tls().is_some(), "listening");
+        if !local.ip().is_loopback() {
+            warn_of_open_doors(&app.doors(), local);
+        }
+        listeners.push(listener);
+    }
     // Caught from here on: a signal that came earlier has ended the process.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let hangups = tokio::spawn(reload_on_hangup(app.reloader())?);
@@ -133,6 +143,19 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     app.run(listeners, shutdown).await;
     hangups.abort();
     Ok(())
+}
+
+fn lines(problems: &crate::config::Problems) -> Vec<String> {
+    problems.to_string().lines().map(String::from).collect()
+}
+
+/// What an operator should know of an address that others reach.
+fn warn_of_open_doors(doors: &Doors, address: SocketAddr) {
+    if Door::ALL.into_iter().all(|door| !doors.is_guarded(door)) && !doors.asks_for_certificates() {
+        tracing::warn!(%address, "there is no authentication: whoever reaches this address may write and read");
+    } else if doors.tls().is_none() {
+        tracing::warn!(%address, "there is no TLS: passwords and tokens cross the network in clear");
+    }
 }
 
 fn reload_on_hangup(reloader: Arc<Reloader>) -> std::io::Result<impl Future<Output = ()> + Send> {

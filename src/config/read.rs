@@ -1,5 +1,6 @@
 //! The sections but for those of the rules and targets.
 
+use super::doors::doors;
 use super::http::http;
 use super::remote_write::targets;
 use super::{Config, Fsync, OnDiskFull, ReceiveLimits, RemoteReadConfig, ServerConfig, StateConfig};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub(super) fn config(file: &str, text: &str) -> Result<Config, Problems> {
     let base = Path::new(file).parent().unwrap_or(Path::new(""));
     let (config, notes) = yaml::read(file, text, |root| {
-        let server = root.take("server").map_or_else(ServerConfig::default, server);
+        let server = root.take("server").map_or_else(ServerConfig::default, |node| server(&node, base));
         let receive = root.take("limits").map_or_else(ReceiveLimits::default, receive);
         let state = root.take("state").map_or_else(StateConfig::default, |node| state(&node, base));
         let remote_write = targets(root, base);
@@ -25,7 +26,7 @@ pub(super) fn config(file: &str, text: &str) -> Result<Config, Problems> {
     Ok(Config { notes, ..config })
 }
 
-fn server(node: Node<'_>) -> ServerConfig {
+fn server(node: &Node<'_>, base: &Path) -> ServerConfig {
     let mut server = ServerConfig::default();
     let Some(mut map) = node.map() else { return server };
     if let Some(listen) = map.take("listen").and_then(|node| node.parse(address)) {
@@ -34,8 +35,7 @@ fn server(node: Node<'_>) -> ServerConfig {
     if let Some(yes) = map.take("anomalies_endpoint").and_then(|node| node.bool()) {
         server.anomalies_endpoint = yes;
     }
-    map.refuse("tls", "not supported yet; put a reverse proxy with TLS in front");
-    map.refuse("auth", "not supported yet; put a reverse proxy with authentication in front");
+    server.doors = doors(&mut map, base);
     map.refuse("limits", "write it at the top level of the file, as `limits`");
     map.finish();
     server
@@ -65,6 +65,11 @@ fn receive(node: Node<'_>) -> ReceiveLimits {
     if let Some(bytes) = map.take("max_in_flight_bytes").and_then(|node| node.size(range)) {
         limits.max_in_flight_bytes = bytes;
     }
+    if let Some(most) = map.take("max_connections").and_then(|node| node.size(8..=1_000_000)) {
+        limits.max_connections = most;
+    }
+    let age = map.take("max_queue_age").and_then(|node| node.duration(Span(100)..=Span::MINUTE));
+    limits.max_queue_age = age.unwrap_or(limits.max_queue_age);
     if limits.max_in_flight_bytes < limits.max_body_bytes {
         map.node.error(format!(
             "max_in_flight_bytes ({}) is less than max_body_bytes ({}): the largest body would never fit",
@@ -77,28 +82,35 @@ fn receive(node: Node<'_>) -> ReceiveLimits {
 fn state(node: &Node<'_>, base: &Path) -> StateConfig {
     let mut state = StateConfig::default();
     let Some(mut map) = node.map() else { return state };
-    const NOT_KEPT: &str = "accepted, and has no effect in this version: state is kept in memory only";
     // Read with the rules: it shapes scores.
     map.take("forget_after");
     if let Some(node) = map.take("dir") {
         state.dir = node.string().map(|dir| base.join(dir));
-        node.note(NOT_KEPT);
     }
     if let Some(node) = map.take("fsync") {
         let fsync = node.parse(|text| match text {
             "always" => Ok(Fsync::Always),
+            "never" => Ok(Fsync::Never),
             _ => match Span::parse(text) {
                 Ok(span) if (Span(1)..=Span::HOUR).contains(&span) => Ok(Fsync::Every(span)),
-                _ => Err(format!("expected always or a duration of at most 1h such as 1s, found {text:?}")),
+                _ => Err(format!(
+                    "expected always, never or a duration of at most 1h such as 1s, found {text:?}"
+                )),
             },
         });
         state.fsync = fsync.unwrap_or(state.fsync);
-        node.note(NOT_KEPT);
     }
     if let Some(node) = map.take("on_disk_full") {
         let choice = node.choice(&[("degrade", OnDiskFull::Degrade), ("refuse", OnDiskFull::Refuse)]);
         state.on_disk_full = choice.unwrap_or_default();
-        node.note(NOT_KEPT);
+    }
+    if let Some(span) =
+        map.take("checkpoint_every").and_then(|node| node.duration(Span::SECOND..=Span::days(1)))
+    {
+        state.checkpoint_every = span;
+    }
+    if state.dir.is_none() {
+        map.node.note("without `dir` state is kept in memory only: a restart forgets all that was learnt");
     }
     map.finish();
     state

@@ -84,6 +84,8 @@ fn queue(node: Node<'_>) -> QueueConfig {
     let Some(mut map) = node.map() else { return queue };
     for (name, to, range) in [
         ("capacity", &mut queue.capacity, 1..=1_000_000_000),
+        ("max_memory_bytes", &mut queue.max_memory_bytes, 1 << 20..=1 << 40),
+        ("max_disk_bytes", &mut queue.max_disk_bytes, 1 << 20..=1 << 44),
         ("max_shards", &mut queue.max_shards, 1..=256),
         ("max_samples_per_send", &mut queue.max_samples_per_send, 1..=1_000_000),
     ] {

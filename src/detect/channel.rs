@@ -1,6 +1,7 @@
 //! A slow statistic in units of its own usual size, with the ledger of its peaks.
 
 use crate::calibrate::Ledger;
+use crate::codec::stored;
 use crate::stats::math::{ln, ratio, young};
 use crate::time::Millis;
 
@@ -17,6 +18,8 @@ pub struct Channel {
     usual: f32,
     ledger: Ledger,
 }
+
+stored!(struct Channel { usual, ledger });
 
 impl Channel {
     /// The evidence of a value: 0 at 0, rising with its size.

@@ -4,6 +4,11 @@
 //! A new series that has shown a few samples starts from that copy, moved to its own level as far
 //! as members' levels differ. What lies beyond is judged as odd: a pod that is broken from its start.
 
+mod image;
+
+pub use image::Donors;
+pub(crate) use image::EPOCHS;
+
 use super::{Model, ModelParams};
 use crate::stats::math::{bounded, sqrt};
 use crate::time::Millis;

@@ -1,6 +1,7 @@
 //! Exponentially weighted mean and variance, aware of time: a sample's weight halves every
 //! `half_life`, whatever the interval. α = 1 − 2^(−Δt / half_life).
 
+use crate::codec::stored;
 use crate::stats::math::{bounded, exp2, ratio};
 use crate::stats::moments::Moments;
 use crate::stats::tail::Tail;
@@ -16,6 +17,8 @@ pub struct Ewma {
     /// The last Δt in ms and its α: intervals repeat, `exp2` is dear.
     cached: (i64, f64),
 }
+
+stored!(struct Ewma { moments, tail } fresh { cached });
 
 impl Ewma {
     /// The mean: what is expected next.

@@ -4,6 +4,7 @@
 //! change, against the longest rest so far, which is forgotten slowly. Nothing is told before the signal has
 //! been seen for some days: what idles at night or over the weekend is not stuck.
 
+use crate::codec::stored;
 use crate::stats::math::ln;
 
 /// Time before a flat line is told, ms: a weekend is within it.
@@ -30,6 +31,8 @@ pub struct Flat {
     /// Share of samples that did not change the value.
     still: f32,
 }
+
+stored!(struct Flat { run, longest, still });
 
 impl Flat {
     /// Nats of one more sample with the same value, of a signal known for `age` ms.

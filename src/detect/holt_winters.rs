@@ -3,6 +3,7 @@
 //! The gains are per usual interval. Over a gap the forecast runs on along the damped trend and the
 //! level's gain grows as that many samples would make it. (Gardner & McKenzie 1985.)
 
+use crate::codec::stored;
 use crate::stats::math::{bounded, ln, pow, ratio, young};
 use crate::stats::moments::Moments;
 use crate::stats::tail::Tail;
@@ -22,6 +23,8 @@ pub struct HoltWinters {
     residual: Moments,
     tail: Tail,
 }
+
+stored!(struct HoltWinters { level, trend, residual, tail });
 
 /// Gains of the level and trend and the trend's damping, as [`super::ModelParams`] has them.
 #[derive(Clone, Copy, Debug)]

@@ -4,6 +4,8 @@
 //! sign · ln(1 + |z|): so that a thousand series of any unit fill one space. The fewer random cuts
 //! it takes to set a point apart, the odder it is; how odd in nats, the forest's own points tell.
 
+mod image;
+
 use super::fuse::Frame;
 use super::{Detector, Model, ModelParams};
 use crate::stats::math::{exp2, ln, ratio};

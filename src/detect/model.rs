@@ -7,6 +7,8 @@
 //! scales learn less, for [`ModelParams::accept_shift_after`] at most: then the level is taken
 //! as the new normal.
 
+mod image;
+
 use super::band::Search;
 use super::ewma::Ewma;
 use super::flat::Flat;

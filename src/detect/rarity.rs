@@ -6,6 +6,7 @@
 //! alone is often chance, and most oddities show in two. Smoothed, this is the slow evidence; the
 //! unsmoothed rarities of value and step are the quick evidence.
 
+use crate::codec::stored;
 use crate::stats::histogram::{Histogram, Sketch};
 use crate::stats::math::{bounded, ln, ratio, young};
 use crate::stats::steps::Steps;
@@ -32,6 +33,8 @@ pub struct Rarity {
     drift: Histogram,
     step: Histogram,
 }
+
+stored!(struct Rarity { quick, slow, smoothed, value, level, drift, step });
 
 /// What the histograms say of a sample, in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

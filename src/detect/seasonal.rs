@@ -10,6 +10,7 @@
 //! against a level that follows as fast as the found profile does.
 
 mod found;
+mod image;
 
 use crate::detect::Season;
 use crate::stats::histogram::{Histogram, Sketch};

@@ -8,6 +8,7 @@
 
 use super::channel::Channel;
 use crate::calibrate::Ledger;
+use crate::codec::stored;
 use crate::stats::math::{bounded, young};
 use crate::time::Millis;
 
@@ -22,6 +23,8 @@ pub struct Shift {
     offset: f64,
     channel: Channel,
 }
+
+stored!(struct Shift { offset, channel });
 
 /// A sample against what is expected in the long run.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,6 +7,7 @@
 
 use super::channel::Channel;
 use crate::calibrate::Ledger;
+use crate::codec::stored;
 use crate::stats::math::{bounded, young};
 use crate::time::Millis;
 
@@ -23,6 +24,8 @@ pub struct Slope {
     slow: f64,
     channel: Channel,
 }
+
+stored!(struct Slope { quick, slow, channel });
 
 /// The two means with one more sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -3,6 +3,7 @@
 //! The ring holds offsets from an anchor in single precision. Each time it wraps the anchor moves
 //! to the window's mean and the sums are taken anew, so neither rounding nor drift builds up.
 
+use crate::codec::stored;
 use crate::stats::math::{bounded, ratio, sqrt};
 use crate::stats::tail::Tail;
 
@@ -17,6 +18,10 @@ pub struct ZScore {
     sum: f64,
     squares: f64,
 }
+
+stored!(struct ZScore { ring, tail, next, len, anchor, sum, squares } valid |z| {
+    z.ring.len() <= 4096 && usize::from(z.len) <= z.ring.len() && z.next <= z.len
+});
 
 /// Offsets are held within ±this, whose square fits the sums with room.
 const OFFSET: f64 = 1e37;

@@ -44,9 +44,14 @@ pub struct RelabelConfig {
 /// `queue_config`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// Samples a queue holds in all while the target is away; the oldest are dropped beyond it.
+    /// Samples a queue holds in memory while the target is away; the oldest are dropped beyond it.
     /// Default 10,000,000.
     pub capacity: usize,
+    /// Bytes a queue holds in memory before it is written to the disk, where there is one; twice as many
+    /// at most, then the oldest are dropped. Default 64 MiB.
+    pub max_memory_bytes: usize,
+    /// Bytes a queue holds on disk; the oldest are dropped beyond it. Default 1 GiB.
+    pub max_disk_bytes: usize,
     /// Parallel senders, each with its own partitions. Default 4.
     pub max_shards: usize,
     /// Samples in a request. Default 2000.
@@ -57,7 +62,8 @@ pub struct QueueConfig {
     pub min_backoff: Span,
     /// Longest wait before a retry. Default 5 s.
     pub max_backoff: Span,
-    /// Outputs that have waited longer are dropped (from when they were queued). Default 2 h.
+    /// Outputs that have waited longer are dropped (from when they were queued, also where that was
+    /// before a restart). Default 2 h.
     pub sample_age_limit: Span,
 }
 
@@ -65,6 +71,8 @@ impl Default for QueueConfig {
     fn default() -> Self {
         QueueConfig {
             capacity: 10_000_000,
+            max_memory_bytes: 64 << 20,
+            max_disk_bytes: 1 << 30,
             max_shards: 4,
             max_samples_per_send: 2000,
             batch_send_deadline: Span(200),

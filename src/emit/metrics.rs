@@ -1,5 +1,6 @@
 //! What a target counts, as plain atomics; the telemetry room registers and names them.
 
+use super::queue::Item;
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -14,6 +15,10 @@ pub enum Dropped {
     Age = 1,
     /// `write_relabel_configs` dropped them.
     Relabel = 2,
+    /// The queue on disk was full.
+    DiskCapacity = 3,
+    /// A block on disk could not be read.
+    Corrupt = 4,
 }
 
 /// Why samples were refused.
@@ -34,7 +39,7 @@ pub enum Rejected {
     Unconfirmed = 5,
 }
 
-const DROPPED: [&str; 3] = ["capacity", "age", "relabel"];
+const DROPPED: [&str; 5] = ["capacity", "age", "relabel", "disk_capacity", "corrupt"];
 const REJECTED: [&str; 6] =
     ["bad_request", "too_large", "not_written", "redirect", "other_status", "unconfirmed"];
 const CLASSES: [&str; 5] = ["2xx", "3xx", "4xx", "5xx", "error"];
@@ -51,7 +56,9 @@ pub(super) struct Metrics {
     pub retries: AtomicU64,
     requests: [AtomicU64; CLASSES.len()],
     pub pending: AtomicUsize,
-    pub pending_outputs: AtomicUsize,
+    memory_bytes: AtomicUsize,
+    /// Samples written to the disk.
+    pub spilled: AtomicU64,
     highest: AtomicI64,
     lag: [AtomicU64; LAG_BOUNDS.len() + 1],
     lag_sum_ms: AtomicU64,
@@ -67,7 +74,8 @@ impl Default for Metrics {
             retries: AtomicU64::default(),
             requests: Default::default(),
             pending: AtomicUsize::default(),
-            pending_outputs: AtomicUsize::default(),
+            memory_bytes: AtomicUsize::default(),
+            spilled: AtomicU64::default(),
             highest: AtomicI64::new(i64::MIN),
             lag: Default::default(),
             lag_sum_ms: AtomicU64::default(),
@@ -101,21 +109,38 @@ impl Metrics {
         };
         self.requests[class].fetch_add(1, Relaxed);
     }
-    pub fn queued(&self, samples: usize, outputs: usize) {
+    pub fn queued(&self, samples: usize) {
         self.pending.fetch_add(samples, Relaxed);
-        self.pending_outputs.fetch_add(outputs, Relaxed);
     }
-    pub fn unqueued(&self, samples: usize, outputs: usize) {
+    pub fn unqueued(&self, samples: usize) {
         self.pending.fetch_sub(samples, Relaxed);
-        self.pending_outputs.fetch_sub(outputs, Relaxed);
     }
-    /// Notes that `samples` of time `at` were accepted at `now`.
-    pub fn acknowledged(&self, at: Millis, samples: u64, now: Millis) {
-        self.highest.fetch_max(at.0, Relaxed);
-        let lag = now.since(at).max(0);
-        let bucket = LAG_BOUNDS.partition_point(|bound| *bound * 1e3 < lag as f64);
-        self.lag[bucket].fetch_add(samples, Relaxed);
-        self.lag_sum_ms.fetch_add((lag as u64).saturating_mul(samples), Relaxed);
+    /// A batch waits in memory.
+    pub fn in_memory(&self, item: &Item) {
+        self.queued(item.samples);
+        self.memory_bytes.fetch_add(item.bytes(), Relaxed);
+    }
+    /// It does no more.
+    pub fn left_memory(&self, item: &Item) {
+        self.unqueued(item.samples);
+        self.memory_bytes.fetch_sub(item.bytes(), Relaxed);
+    }
+    /// Notes that samples of these times were accepted at `now`; each time with how many.
+    pub fn acknowledged(&self, times: &[(Millis, u32)], now: Millis) {
+        let mut counts = [0; LAG_BOUNDS.len() + 1];
+        let (mut highest, mut sum) = (Millis::MIN, 0u64);
+        for (at, samples) in times {
+            highest = highest.max(*at);
+            let lag = now.since(*at).max(0);
+            let bucket = LAG_BOUNDS.partition_point(|bound| *bound * 1e3 < lag as f64);
+            counts[bucket] += u64::from(*samples);
+            sum = sum.saturating_add((lag as u64).saturating_mul(u64::from(*samples)));
+        }
+        self.highest.fetch_max(highest.0, Relaxed);
+        self.lag_sum_ms.fetch_add(sum, Relaxed);
+        for (slot, count) in self.lag.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            slot.fetch_add(count, Relaxed);
+        }
     }
 
     pub fn snapshot(&self) -> TargetSnapshot {
@@ -134,7 +159,10 @@ impl Metrics {
             retries: self.retries.load(Relaxed),
             requests: named(CLASSES, &self.requests),
             pending_samples: self.pending.load(Relaxed) as u64,
-            pending_bytes: (self.pending_outputs.load(Relaxed) * size_of::<crate::engine::Output>()) as u64,
+            pending_bytes: self.memory_bytes.load(Relaxed) as u64,
+            spilled: self.spilled.load(Relaxed),
+            disk_bytes: 0,
+            disk_failing: false,
             highest_acknowledged: (highest != Millis::MIN).then_some(highest),
             oldest_pending: Span(0),
             protocol: Version::V2,
@@ -170,10 +198,16 @@ pub struct TargetSnapshot {
     pub retries: u64,
     /// Requests by class of the answer's status, or `error` where none came.
     pub requests: [(&'static str, u64); CLASSES.len()],
-    /// Samples queued or in flight.
+    /// Samples queued, in memory or on disk, or in flight.
     pub pending_samples: u64,
-    /// About what they hold in memory, in bytes (shared with the other targets).
+    /// About what those in memory hold, in bytes (shared with the other targets).
     pub pending_bytes: u64,
+    /// Samples written to the queue on disk.
+    pub spilled: u64,
+    /// Bytes of the queue on disk.
+    pub disk_bytes: u64,
+    /// The disk cannot be written.
+    pub disk_failing: bool,
     /// The newest sample time the target took.
     pub highest_acknowledged: Option<Millis>,
     /// How long the oldest pending sample has waited.
@@ -194,7 +228,7 @@ mod tests {
     fn lag_falls_into_its_bucket() {
         let metrics = Metrics::default();
         for (lag, samples) in [(0, 1), (100, 2), (101, 4), (7_200_000, 8), (7_200_001, 16), (-5, 32)] {
-            metrics.acknowledged(Millis(10_000_000 - lag), samples, Millis(10_000_000));
+            metrics.acknowledged(&[(Millis(10_000_000 - lag), samples)], Millis(10_000_000));
         }
         let lag = metrics.snapshot().lag;
         assert_eq!((lag.counts[0], lag.counts[1], lag.counts[11], lag.counts[12]), (35, 4, 8, 16));

@@ -1,115 +1,158 @@
 //! The queue of one shard of a target: bounded, in order, with acknowledgement by partition.
+//!
+//! What waits is first the backlog on disk, then what is in memory. Writing moves all of the memory
+//! behind the backlog, so for each partition there is no gap on disk.
 
+use super::disk::BlockRef;
 use super::metrics::{Dropped, Metrics};
-use super::names;
-use crate::engine::OutputBatch;
+use super::progress::Progress;
+use crate::engine::{Output, OutputBatch};
+use crate::time::{Millis, Span};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Outputs `start..end` of a batch.
+/// A batch in memory.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The batch, shared with the other targets.
     pub batch: Arc<OutputBatch>,
-    /// The first output.
-    pub start: usize,
-    /// One past the last output.
-    pub end: usize,
-    /// Samples they make, before relabelling.
+    /// Samples it makes, before relabelling.
     pub samples: usize,
-    /// When the batch was queued.
-    pub queued: Instant,
+    /// When it was queued.
+    pub queued: Millis,
 }
 
 impl Item {
-    fn outputs(&self) -> usize {
-        self.end - self.start
-    }
-    /// Whether the batch ends here.
-    fn last(&self) -> bool {
-        self.end == self.batch.outputs.len()
+    /// About what it holds in memory, as if it were not shared.
+    pub fn bytes(&self) -> usize {
+        size_of::<OutputBatch>() + size_of::<Item>() + self.batch.outputs.len() * size_of::<Output>()
     }
 }
 
-/// How far a partition has come at this target. Sequences of a partition only grow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    /// Everything up to here was accepted or given up.
-    acked: Option<u64>,
-    /// Batches queued or in flight.
-    waiting: usize,
-    /// Items in the current request.
-    in_flight: usize,
-    /// Given up behind the request in flight: counts once that has ended.
-    given_up: Option<u64>,
-    /// The newest batch without samples behind all that wait.
-    trailing: Option<u64>,
+/// What the next request is made of.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Batches in memory.
+    Memory(Vec<Item>),
+    /// A block on disk; of its batches those that [`Shard::wants`].
+    Disk(Arc<BlockRef>),
 }
 
-impl Progress {
-    fn settle(&mut self) {
-        if self.in_flight == 0 {
-            self.acked = self.acked.max(self.given_up.take());
-        }
-        if self.waiting == 0 && self.in_flight == 0 {
-            self.acked = self.acked.max(self.trailing.take());
-        }
-    }
+#[derive(Debug, Default)]
+enum Flight {
+    #[default]
+    Nothing,
+    Memory {
+        items: Vec<Item>,
+        /// They are in the first block of the backlog as well, and counted there.
+        on_disk: bool,
+    },
+    Disk(Arc<BlockRef>),
+}
+
+/// Bounds of a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Samples in memory.
+    pub capacity: usize,
+    /// Bytes in memory from which on batches are to be written to the disk.
+    pub spill_bytes: usize,
+    /// Bytes in memory; where the disk does not keep up, the oldest go.
+    pub memory_bytes: usize,
+    /// Samples in a request; a batch is never cut.
+    pub max_samples: usize,
+    /// How long outputs may wait.
+    pub age_limit: Span,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    backlog: VecDeque<Arc<BlockRef>>,
     queue: VecDeque<Item>,
     /// Samples in `queue`.
     samples: usize,
-    in_flight: Vec<Item>,
+    /// Bytes of `queue`.
+    bytes: usize,
+    in_flight: Flight,
     progress: BTreeMap<u16, Progress>,
+    /// By partition, sequences that were settled or on disk at the start: not to be queued again.
+    floors: BTreeMap<u16, u64>,
+    /// Blocks that are settled, for the disk to hear of.
+    released: Vec<Arc<BlockRef>>,
+    /// The queue is being written to the disk: nothing is taken from its front.
+    writing: bool,
     /// Emptied for a successor: what a late sender reports no longer counts.
     closed: bool,
 }
 
 impl State {
-    fn give_up_front(&mut self, outputs: usize, why: Dropped, metrics: &Metrics) {
-        let Some(front) = self.queue.front_mut() else { return };
-        let outputs = outputs.min(front.outputs());
-        let given = front.batch.outputs.iter().skip(front.start).take(outputs);
-        let samples: usize = given.map(|output| names::count(output, front.batch.names)).sum();
-        front.start += outputs;
-        front.samples = front.samples.saturating_sub(samples);
-        self.samples = self.samples.saturating_sub(samples);
-        metrics.unqueued(samples, outputs);
-        metrics.give_up(why, samples);
-        if front.start == front.end {
-            let (partition, sequence, last) = (front.batch.partition, front.batch.sequence, front.last());
-            self.queue.pop_front();
-            if last {
-                let progress = self.progress.entry(partition).or_default();
-                progress.waiting = progress.waiting.saturating_sub(1);
-                progress.given_up = Some(sequence);
-                progress.settle();
-            }
+    fn of(&mut self, item: &Item) -> &mut Progress {
+        self.progress.entry(item.batch.partition).or_default()
+    }
+
+    fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.samples = self.samples.saturating_sub(item.samples);
+        self.bytes = self.bytes.saturating_sub(item.bytes());
+        Some(item)
+    }
+
+    fn give_up_front(&mut self, why: Dropped, metrics: &Metrics) {
+        if let Some(item) = self.pop() {
+            metrics.left_memory(&item);
+            metrics.give_up(why, item.samples);
+            self.of(&item).settled(item.batch.sequence);
         }
     }
 
-    fn expire(&mut self, now: Instant, age_limit: Duration, metrics: &Metrics) {
-        while self.queue.front().is_some_and(|item| now.duration_since(item.queued) > age_limit) {
-            self.give_up_front(usize::MAX, Dropped::Age, metrics);
+    /// A block is accepted or given up.
+    fn release(&mut self, block: Arc<BlockRef>, metrics: &Metrics) {
+        metrics.unqueued(block.samples);
+        for (partition, sequence) in &block.partitions {
+            self.progress.entry(*partition).or_default().block_settled(block.reached(*sequence));
+        }
+        self.released.push(block);
+    }
+
+    /// Whether all of a block was acknowledged by other means: it was in flight when it was written.
+    fn acked(&self, block: &BlockRef) -> bool {
+        block.partitions.iter().all(|(partition, sequence)| {
+            let acked = self.progress.get(partition).and_then(Progress::acked);
+            acked >= block.reached(*sequence) && block.reached(*sequence).is_some()
+        })
+    }
+
+    fn expire(&mut self, now: Millis, age_limit: Span, metrics: &Metrics) {
+        let old = |queued: Millis| now.since(queued) > age_limit.0;
+        while self.backlog.front().is_some_and(|block| old(block.queued.1)) {
+            let Some(block) = self.backlog.pop_front() else { break };
+            if !self.acked(&block) {
+                metrics.give_up(Dropped::Age, block.samples);
+            }
+            self.release(block, metrics);
+        }
+        while !self.writing && self.queue.front().is_some_and(|item| old(item.queued)) {
+            self.give_up_front(Dropped::Age, metrics);
         }
     }
 }
 
-/// What a closed shard leaves, by partition.
+/// What a closed shard leaves.
 #[derive(Debug)]
 pub struct Estate {
-    /// All that is pending, in order.
+    /// Blocks on disk, in order.
+    pub backlog: VecDeque<Arc<BlockRef>>,
+    /// Batches in memory behind them, in order.
     pub items: Vec<Item>,
-    /// What is acknowledged.
-    pub acked: BTreeMap<u16, u64>,
-    /// What is acknowledged once nothing is pending.
-    pub behind: BTreeMap<u16, u64>,
+    /// How far each partition is.
+    pub progress: BTreeMap<u16, Progress>,
+    /// Sequences not to be queued again.
+    pub floors: BTreeMap<u16, u64>,
+    /// Settled blocks that the disk has not heard of.
+    pub released: Vec<Arc<BlockRef>>,
 }
 
 /// When the next request is due.
@@ -117,8 +160,10 @@ pub struct Estate {
 pub enum Due {
     /// Now.
     Now,
-    /// Then, unless it fills before.
-    At(Instant),
+    /// After this time, unless it fills before.
+    In(Duration),
+    /// When what is being written to the disk has been; the shard wakes then.
+    Later,
     /// There is nothing to send.
     Never,
 }
@@ -129,124 +174,223 @@ pub struct Shard {
     state: Mutex<State>,
     /// Wakes the sender.
     pub wake: Notify,
-    capacity: usize,
-    max_samples: usize,
-    age_limit: Duration,
+    bounds: Bounds,
 }
 
 impl Shard {
-    /// Holds `capacity` samples, in requests of up to `max_samples`.
-    pub fn new(capacity: usize, max_samples: usize, age_limit: Duration) -> Shard {
-        Shard {
-            state: Mutex::default(),
-            wake: Notify::new(),
-            capacity: capacity.max(1),
-            max_samples: max_samples.max(1),
-            age_limit,
-        }
+    /// An empty queue.
+    pub fn new(bounds: Bounds) -> Shard {
+        Shard { state: Mutex::default(), wake: Notify::new(), bounds }
     }
 
-    /// Queues a batch that makes `samples` samples, and makes room by giving up the oldest.
-    pub fn push(&self, batch: &Arc<OutputBatch>, samples: usize, now: Instant, metrics: &Metrics) {
-        if samples == 0 {
-            let mut state = self.state.lock();
-            let progress = state.progress.entry(batch.partition).or_default();
-            progress.trailing = Some(batch.sequence);
-            progress.settle();
-            return;
-        }
-        let end = batch.outputs.len();
-        self.push_item(Item { batch: batch.clone(), start: 0, end, samples, queued: now }, now, metrics);
-    }
-
-    fn push_item(&self, item: Item, now: Instant, metrics: &Metrics) {
+    /// Queues a batch that makes `samples` samples, and makes room by giving up the oldest. Whether
+    /// it is time to write to the disk.
+    pub fn push(&self, batch: &Arc<OutputBatch>, samples: usize, now: Millis, metrics: &Metrics) -> bool {
         let mut state = self.state.lock();
+        if state.floors.get(&batch.partition).is_some_and(|floor| batch.sequence <= *floor) {
+            return false;
+        }
+        let progress = state.progress.entry(batch.partition).or_default();
+        if samples == 0 {
+            progress.nothing(batch.sequence);
+            return false;
+        }
+        progress.queued(batch.sequence);
         let before = state.samples;
-        metrics.queued(item.samples, item.outputs());
-        if item.last() {
-            state.progress.entry(item.batch.partition).or_default().waiting += 1;
-        }
-        state.samples += item.samples;
-        state.queue.push_back(item);
-        state.expire(now, self.age_limit, metrics);
-        while state.samples > self.capacity && !state.queue.is_empty() {
-            let excess = state.samples - self.capacity;
-            // Whole batches where they are small enough to go whole, else output by output.
-            let whole = state.queue.front().is_some_and(|front| front.samples <= excess);
-            state.give_up_front(if whole { usize::MAX } else { 1 }, Dropped::Capacity, metrics);
-        }
-        let wake = before == 0 || (before < self.max_samples && state.samples >= self.max_samples);
+        self.enqueue(&mut state, Item { batch: batch.clone(), samples, queued: now }, metrics);
+        state.expire(now, self.bounds.age_limit, metrics);
+        self.make_room(&mut state, metrics);
+        let full = self.bounds.max_samples;
+        let wake = before == 0 || (before < full && state.samples >= full);
+        let spill = state.bytes > self.bounds.spill_bytes;
         drop(state);
         if wake {
             self.wake.notify_one();
         }
+        spill
+    }
+
+    fn enqueue(&self, state: &mut State, item: Item, metrics: &Metrics) {
+        metrics.in_memory(&item);
+        state.samples += item.samples;
+        state.bytes += item.bytes();
+        state.queue.push_back(item);
+    }
+
+    fn make_room(&self, state: &mut State, metrics: &Metrics) {
+        let over =
+            |state: &State| state.samples > self.bounds.capacity || state.bytes > self.bounds.memory_bytes;
+        while !state.writing && state.queue.len() > 1 && over(state) {
+            state.give_up_front(Dropped::Capacity, metrics);
+        }
     }
 
     /// When the next request is due; `hurry` does not wait for it to fill.
-    pub fn due(&self, now: Instant, deadline: Duration, hurry: bool) -> Due {
+    pub fn due(&self, now: Millis, deadline: Span, hurry: bool) -> Due {
         let state = self.state.lock();
-        let Some(front) = state.queue.front() else { return Due::Never };
-        let at = front.queued + deadline;
-        if hurry || state.samples >= self.max_samples || at <= now { Due::Now } else { Due::At(at) }
+        let Some(front) = state.queue.front() else {
+            return if state.backlog.is_empty() { Due::Never } else { Due::Now };
+        };
+        if state.writing {
+            return Due::Later;
+        }
+        let left = deadline.0.saturating_sub(now.since(front.queued));
+        if hurry || !state.backlog.is_empty() || state.samples >= self.bounds.max_samples || left <= 0 {
+            Due::Now
+        } else {
+            Due::In(Span(left).as_std())
+        }
     }
 
     /// Takes the next request's outputs. They stay pending until [`Shard::complete`].
-    pub fn begin(&self, now: Instant, metrics: &Metrics) -> Vec<Item> {
+    pub fn begin(&self, now: Millis, metrics: &Metrics) -> Option<Work> {
         let mut state = self.state.lock();
-        state.expire(now, self.age_limit, metrics);
-        let mut left = self.max_samples;
-        let mut taken: Vec<Item> = Vec::new();
-        while let Some(front) = state.queue.front_mut() {
-            if front.samples <= left {
-                left -= front.samples;
-                taken.extend(state.queue.pop_front());
-            } else {
-                let mut part = Item { end: front.start, samples: 0, ..front.clone() };
-                for output in front.batch.outputs.get(front.start..front.end).unwrap_or(&[]) {
-                    let samples = names::count(output, front.batch.names);
-                    // An output stays whole; one that is larger than a request is a request.
-                    if samples > left && !(taken.is_empty() && part.outputs() == 0) {
-                        break;
-                    }
-                    left = left.saturating_sub(samples);
-                    part.samples += samples;
-                    part.end += 1;
+        if state.writing {
+            return None;
+        }
+        state.expire(now, self.bounds.age_limit, metrics);
+        while let Some(block) = state.backlog.pop_front() {
+            if !state.acked(&block) {
+                for (partition, _) in &block.partitions {
+                    state.progress.entry(*partition).or_default().takes_off();
                 }
-                front.start = part.end;
-                front.samples = front.samples.saturating_sub(part.samples);
-                let used_up = front.start == front.end;
-                if part.outputs() > 0 {
-                    taken.push(part);
-                }
-                if used_up {
-                    state.queue.pop_front();
-                }
-                break;
+                state.in_flight = Flight::Disk(block.clone());
+                return Some(Work::Disk(block));
             }
+            state.release(block, metrics);
         }
-        state.samples = state.samples.saturating_sub(taken.iter().map(|item| item.samples).sum());
-        for item in &taken {
-            state.progress.entry(item.batch.partition).or_default().in_flight += 1;
+        let mut taken: Vec<Item> = Vec::new();
+        let mut left = self.bounds.max_samples;
+        while state.queue.front().is_some_and(|front| front.samples <= left || taken.is_empty()) {
+            let Some(item) = state.pop() else { break };
+            left = left.saturating_sub(item.samples);
+            state.of(&item).takes_off();
+            taken.push(item);
         }
-        state.in_flight = taken.clone();
-        taken
+        if taken.is_empty() {
+            return None;
+        }
+        state.in_flight = Flight::Memory { items: taken.clone(), on_disk: false };
+        Some(Work::Memory(taken))
     }
 
-    /// The request that was begun has ended: everything in it was accepted or given up.
-    pub fn complete(&self, metrics: &Metrics) {
+    /// The partitions of a block that are to be sent, each with the sequence up to which it is settled
+    /// already.
+    pub fn wants(&self, block: &BlockRef) -> BTreeMap<u16, Option<u64>> {
+        let state = self.state.lock();
+        let acked = |(partition, sequence): &(u16, u64)| {
+            let acked = state.progress.get(partition).and_then(Progress::acked);
+            (*partition, block.reached(*sequence).and(acked))
+        };
+        block.partitions.iter().map(acked).collect()
+    }
+
+    /// The request that was begun has ended: everything in it was accepted or given up. How far its
+    /// partitions have come.
+    pub fn complete(&self, metrics: &Metrics) -> Vec<(u16, u64)> {
         let mut state = self.state.lock();
         if state.closed {
-            return;
+            return Vec::new();
         }
-        for item in std::mem::take(&mut state.in_flight) {
-            metrics.unqueued(item.samples, item.outputs());
-            let progress = state.progress.entry(item.batch.partition).or_default();
-            progress.in_flight = progress.in_flight.saturating_sub(1);
-            if item.last() {
-                progress.waiting = progress.waiting.saturating_sub(1);
-                progress.acked = progress.acked.max(Some(item.batch.sequence));
+        let flight = std::mem::take(&mut state.in_flight);
+        let mut partitions: Vec<u16> = match &flight {
+            Flight::Nothing => Vec::new(),
+            Flight::Memory { items, .. } => items.iter().map(|item| item.batch.partition).collect(),
+            Flight::Disk(block) => block.partitions.iter().map(|(partition, _)| *partition).collect(),
+        };
+        partitions.sort_unstable();
+        partitions.dedup();
+        for partition in &partitions {
+            state.progress.entry(*partition).or_default().lands();
+        }
+        match flight {
+            Flight::Nothing => {}
+            Flight::Memory { items, on_disk } => {
+                for item in items {
+                    if on_disk {
+                        state.of(&item).reached(Some(item.batch.sequence));
+                    } else {
+                        metrics.left_memory(&item);
+                        state.of(&item).settled(item.batch.sequence);
+                    }
+                }
             }
-            progress.settle();
+            Flight::Disk(block) => state.release(block, metrics),
+        }
+        let acked = |partition: u16| Some((partition, state.progress.get(&partition)?.acked()?));
+        partitions.into_iter().filter_map(acked).collect()
+    }
+
+    /// Settled blocks that the disk has not heard of; what is too old is given up before.
+    pub fn released(&self, now: Millis, metrics: &Metrics) -> Vec<Arc<BlockRef>> {
+        let mut state = self.state.lock();
+        state.expire(now, self.bounds.age_limit, metrics);
+        std::mem::take(&mut state.released)
+    }
+
+    /// Whether there is more in memory than there should be.
+    pub fn over(&self) -> bool {
+        self.state.lock().bytes > self.bounds.spill_bytes
+    }
+
+    /// All that is in memory and not on disk, in order, a request in flight first; nothing is taken
+    /// from the queue until [`Shard::written`]. Empty where there is nothing to write.
+    pub fn write(&self) -> Vec<Item> {
+        let mut state = self.state.lock();
+        if state.closed || state.writing {
+            return Vec::new();
+        }
+        let mut items = match &state.in_flight {
+            Flight::Memory { items, on_disk: false } => items.clone(),
+            _ => Vec::new(),
+        };
+        items.extend(state.queue.iter().cloned());
+        state.writing = !items.is_empty();
+        items
+    }
+
+    /// These items, as [`Shard::write`] gave them, are in these blocks now; `None`: they could not be
+    /// written and stay in memory.
+    pub fn written(&self, items: &[Item], blocks: Option<Vec<Arc<BlockRef>>>, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        state.writing = false;
+        if let Some(blocks) = blocks {
+            if let Flight::Memory { items, on_disk: on_disk @ false } = &mut state.in_flight {
+                *on_disk = true;
+                items.iter().for_each(|item| metrics.left_memory(item));
+            }
+            // Behind a request in flight, which may have ended meanwhile, `items` are the queue's first.
+            for item in items {
+                let queued = |front: &Item| Arc::ptr_eq(&front.batch, &item.batch);
+                if state.queue.front().is_some_and(queued) && state.pop().is_some() {
+                    metrics.left_memory(item);
+                }
+                state.of(item).moved(item.batch.sequence);
+            }
+            for block in &blocks {
+                metrics.queued(block.samples);
+                for (partition, _) in &block.partitions {
+                    state.progress.entry(*partition).or_default().block();
+                }
+            }
+            state.backlog.extend(blocks);
+        }
+        self.make_room(&mut state, metrics);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Gives up the blocks of a segment that had to go.
+    pub fn give_up_segment(&self, number: u64, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut state.backlog).into_iter().partition(|block| block.segment.number == number);
+        state.backlog = kept;
+        for block in gone {
+            if !state.acked(&block) {
+                metrics.give_up(Dropped::DiskCapacity, block.samples);
+            }
+            state.release(block, metrics);
         }
     }
 
@@ -254,184 +398,77 @@ impl Shard {
     pub fn dismantle(&self, metrics: &Metrics) -> Estate {
         let mut state = self.state.lock();
         state.closed = true;
-        let mut items = std::mem::take(&mut state.in_flight);
-        items.extend(state.queue.drain(..));
-        state.samples = 0;
-        for item in &items {
-            metrics.unqueued(item.samples, item.outputs());
+        let mut items = Vec::new();
+        let mut backlog = std::mem::take(&mut state.backlog);
+        match std::mem::take(&mut state.in_flight) {
+            Flight::Memory { items: flying, on_disk: false } => items = flying,
+            Flight::Disk(block) => backlog.push_front(block),
+            Flight::Memory { .. } | Flight::Nothing => {}
         }
-        let behind = |(partition, progress): (&u16, &Progress)| {
-            Some((*partition, progress.trailing.max(progress.given_up)?))
-        };
-        Estate { items, acked: acked(&state), behind: state.progress.iter().filter_map(behind).collect() }
+        items.extend(std::iter::from_fn(|| state.pop()));
+        items.iter().for_each(|item| metrics.left_memory(item));
+        metrics.unqueued(backlog.iter().map(|block| block.samples).sum());
+        state.progress.values_mut().for_each(Progress::put_back);
+        Estate {
+            items,
+            backlog,
+            progress: std::mem::take(&mut state.progress),
+            floors: std::mem::take(&mut state.floors),
+            released: std::mem::take(&mut state.released),
+        }
     }
 
-    /// Takes over an acknowledgement from a predecessor.
-    pub fn adopt_acked(&self, partition: u16, sequence: u64) {
+    /// Takes over how far a partition is from a predecessor, or from a file.
+    pub fn adopt_progress(&self, partition: u16, progress: Progress, floor: Option<u64>) {
         let mut state = self.state.lock();
-        let progress = state.progress.entry(partition).or_default();
-        progress.acked = progress.acked.max(Some(sequence));
+        state.progress.insert(partition, progress);
+        if let Some(floor) = floor {
+            state.floors.insert(partition, floor);
+        }
     }
 
-    /// Takes over, after all pending outputs, a sequence behind them from a predecessor.
-    pub fn adopt_behind(&self, partition: u16, sequence: u64) {
+    /// Takes over a block behind those that are there. `counted`: its partitions' progress knows of it.
+    pub fn adopt_block(&self, block: Arc<BlockRef>, counted: bool, metrics: &Metrics) {
         let mut state = self.state.lock();
-        let progress = state.progress.entry(partition).or_default();
-        progress.trailing = progress.trailing.max(Some(sequence));
-        progress.settle();
+        metrics.queued(block.samples);
+        if !counted {
+            for (partition, _) in &block.partitions {
+                state.progress.entry(*partition).or_default().block();
+            }
+        }
+        state.backlog.push_back(block);
     }
 
-    /// Takes over pending outputs from a predecessor.
-    pub fn adopt(&self, item: Item, now: Instant, metrics: &Metrics) {
-        self.push_item(item, now, metrics);
+    /// Takes over a batch in memory, which its partition's progress knows of.
+    pub fn adopt(&self, item: Item, now: Millis, metrics: &Metrics) {
+        let mut state = self.state.lock();
+        self.enqueue(&mut state, item, metrics);
+        state.expire(now, self.bounds.age_limit, metrics);
+        self.make_room(&mut state, metrics);
+        drop(state);
+        self.wake.notify_one();
     }
 
     /// For each partition, the sequence up to which everything was accepted or given up.
     pub fn acked(&self) -> BTreeMap<u16, u64> {
-        acked(&self.state.lock())
+        let state = self.state.lock();
+        let acked = |(partition, progress): (&u16, &Progress)| Some((*partition, progress.acked()?));
+        state.progress.iter().filter_map(acked).collect()
     }
 
     /// When the oldest pending output was queued.
-    pub fn oldest(&self) -> Option<Instant> {
+    pub fn oldest(&self) -> Option<Millis> {
         let state = self.state.lock();
-        state.in_flight.first().or(state.queue.front()).map(|item| item.queued)
+        let flying = match &state.in_flight {
+            Flight::Memory { items, .. } => items.first().map(|item| item.queued),
+            Flight::Disk(block) => Some(block.queued.0),
+            Flight::Nothing => None,
+        };
+        flying
+            .or(state.backlog.front().map(|block| block.queued.0))
+            .or(state.queue.front().map(|item| item.queued))
     }
-}
-
-fn acked(state: &State) -> BTreeMap<u16, u64> {
-    state.progress.iter().filter_map(|(partition, progress)| Some((*partition, progress.acked?))).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::names::tests::{SCORE_ONLY, rule};
-    use super::*;
-    use crate::engine::{Output, OutputValue};
-    use crate::labels::{Labels, NAME};
-    use crate::rules::{As, OutputNames, Rule};
-    use crate::time::Millis;
-    use proptest::prelude::*;
-    use std::sync::atomic::Ordering::Relaxed;
-
-    fn batch(rule: &Arc<Rule>, partition: u16, sequence: u64, outputs: usize) -> Arc<OutputBatch> {
-        let output = |at| Output {
-            labels: Labels::from_pairs(&[(NAME, "up")]),
-            rule: rule.clone(),
-            transform: As::Value,
-            at: Millis(at),
-            value: OutputValue::Stale,
-            emit: true,
-        };
-        let outputs = (0..outputs as i64).map(output).collect();
-        Arc::new(OutputBatch { sequence, partition, names: OutputNames::Oddity, outputs })
-    }
-
-    #[test]
-    fn a_request_is_due_when_it_is_full_or_old_enough() {
-        let (rule, metrics, now) = (Arc::new(rule(SCORE_ONLY, &[])), Metrics::default(), Instant::now());
-        let (deadline, limit) = (Duration::from_millis(200), Duration::from_secs(3600));
-        let shard = Shard::new(100, 10, limit);
-        assert_eq!(shard.due(now, deadline, true), Due::Never);
-        shard.push(&batch(&rule, 0, 1, 6), 6, now, &metrics);
-        assert_eq!(shard.due(now, deadline, false), Due::At(now + deadline));
-        assert_eq!(shard.due(now, deadline, true), Due::Now);
-        assert_eq!(shard.due(now + deadline, deadline, false), Due::Now);
-        shard.push(&batch(&rule, 0, 2, 6), 6, now, &metrics);
-        assert_eq!(shard.due(now, deadline, false), Due::Now);
-        let sizes = |items: Vec<Item>| items.iter().map(|item| (item.start, item.end)).collect::<Vec<_>>();
-        assert_eq!(sizes(shard.begin(now, &metrics)), [(0, 6), (0, 4)]);
-        shard.complete(&metrics);
-        assert_eq!(shard.acked(), BTreeMap::from([(0, 1)]));
-        assert_eq!(sizes(shard.begin(now + limit, &metrics)), [(4, 6)]);
-        shard.complete(&metrics);
-        assert_eq!(shard.acked(), BTreeMap::from([(0, 2)]));
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Push { partition: u16, outputs: usize },
-        Begin,
-        Complete,
-        Wait,
-        Move,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            6 => (0u16..3, 0usize..9).prop_map(|(partition, outputs)| Step::Push { partition, outputs }),
-            3 => Just(Step::Begin),
-            3 => Just(Step::Complete),
-            1 => Just(Step::Wait),
-            1 => Just(Step::Move),
-        ]
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order: nothing is acknowledged while a sample of it or of
-        /// anything before it is pending, all is in the end, and the accounts agree.
-        #[test]
-        fn acknowledgement_never_overtakes_what_is_pending(steps in prop::collection::vec(step(), 0..80)) {
-            let (rule, metrics) = (Arc::new(rule(SCORE_ONLY, &[])), Metrics::default());
-            let mut now = Instant::now();
-            let new = || Shard::new(20, 7, Duration::from_secs(10));
-            let (mut shard, mut busy) = (new(), false);
-            let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
-            let mut before: BTreeMap<u16, u64> = BTreeMap::new();
-            let mut pushed = 0;
-            let mut done = 0;
-            for (sequence, step) in steps.into_iter().enumerate() {
-                let sequence = sequence as u64;
-                match step {
-                    Step::Push { partition, outputs } => {
-                        shard.push(&batch(&rule, partition, sequence, outputs), outputs, now, &metrics);
-                        newest.insert(partition, sequence);
-                        pushed += outputs;
-                    }
-                    Step::Begin if !busy => busy = !shard.begin(now, &metrics).is_empty(),
-                    Step::Complete if busy => {
-                        done += shard.state.lock().in_flight.iter().map(|item| item.samples).sum::<usize>();
-                        shard.complete(&metrics);
-                        busy = false;
-                    }
-                    Step::Wait => now += Duration::from_secs(6),
-                    Step::Move => {
-                        let estate = shard.dismantle(&metrics);
-                        shard = new();
-                        for (partition, sequence) in estate.acked {
-                            shard.adopt_acked(partition, sequence);
-                        }
-                        estate.items.into_iter().for_each(|item| shard.adopt(item, now, &metrics));
-                        for (partition, sequence) in estate.behind {
-                            shard.adopt_behind(partition, sequence);
-                        }
-                        busy = false;
-                    }
-                    Step::Begin | Step::Complete => {}
-                }
-                let state = shard.state.lock();
-                let all = || state.in_flight.iter().chain(&state.queue);
-                let pending: usize = all().map(|item| item.samples).sum();
-                prop_assert_eq!(metrics.pending.load(Relaxed), pending);
-                prop_assert_eq!(state.queue.iter().map(|item| item.samples).sum::<usize>(), state.samples);
-                prop_assert!(state.samples <= 20);
-                let dropped: u64 = metrics.snapshot().dropped.iter().map(|(_, n)| n).sum();
-                prop_assert_eq!(pushed, done + pending + dropped as usize);
-                let acked = acked(&state);
-                for item in all() {
-                    let (partition, sequence) = (item.batch.partition, item.batch.sequence);
-                    prop_assert!(acked.get(&partition).is_none_or(|acked| *acked < sequence));
-                }
-                for (partition, sequence) in &before {
-                    prop_assert!(acked.get(partition) >= Some(sequence), "never goes back");
-                }
-                before = acked;
-            }
-            while busy || shard.due(now, Duration::ZERO, true) != Due::Never {
-                shard.complete(&metrics);
-                busy = !shard.begin(now, &metrics).is_empty();
-            }
-            prop_assert_eq!(shard.acked(), newest);
-            prop_assert_eq!(metrics.pending.load(Relaxed), 0);
-        }
-    }
-}
+mod tests;

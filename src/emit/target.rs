@@ -2,18 +2,22 @@
 
 use super::EmitError;
 use super::client::Client;
+use super::clock;
 use super::config::{Protocol, RemoteWriteConfig};
+use super::disk::{BlockRef, Disk};
 use super::metrics::{Metrics, Rejected, TargetSnapshot};
-use super::queue::{Item, Shard};
+use super::progress::Progress;
+use super::queue::{Bounds, Shard};
 use super::relabel::Relabel;
 use super::sender;
 use crate::engine::OutputBatch;
-use crate::time::Span;
+use crate::time::{Millis, Span};
 use crate::wire::Version;
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -49,44 +53,79 @@ pub struct Target {
     pub shards: Vec<Shard>,
     /// Its counters.
     pub metrics: Arc<Metrics>,
+    /// Its queue on disk; `None`: memory is all there is.
+    pub disk: Option<Arc<Disk>>,
     /// Set at shutdown: send what there is without waiting, then end.
     pub draining: AtomicBool,
     receiver: Mutex<Receiver>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Wakes the one who writes to the disk.
+    pub(super) spill: OnceLock<Sender<()>>,
 }
 
 impl Target {
-    /// A target that does not send yet.
+    /// A target that does not send yet and has nothing queued.
     ///
     /// # Errors
     /// A configuration that cannot work.
-    pub fn new(config: RemoteWriteConfig) -> Result<Target, EmitError> {
+    pub fn new(config: RemoteWriteConfig, disk: Option<Arc<Disk>>) -> Result<Target, EmitError> {
         let named = |error| EmitError::Target { target: config.name.clone(), error: Box::new(error) };
         let client = Client::new(&config).map_err(|error| named(error.into()))?;
         let relabel = Relabel::new(&config.write_relabel_configs).map_err(named)?;
         // More shards than partitions would idle.
         let shards = config.queue.max_shards.clamp(1, 256);
         let queue = &config.queue;
-        let shard = || {
-            let capacity = queue.capacity.div_ceil(shards);
-            Shard::new(capacity, queue.max_samples_per_send, queue.sample_age_limit.as_std())
+        let spill_bytes = queue.max_memory_bytes.div_ceil(shards);
+        let bounds = Bounds {
+            capacity: queue.capacity.div_ceil(shards).max(1),
+            spill_bytes: if disk.is_some() { spill_bytes } else { usize::MAX },
+            memory_bytes: if disk.is_some() { spill_bytes.saturating_mul(2) } else { usize::MAX },
+            max_samples: queue.max_samples_per_send.max(1),
+            age_limit: queue.sample_age_limit,
         };
         Ok(Target {
             client,
             relabel,
-            shards: (0..shards).map(|_| shard()).collect(),
+            shards: (0..shards).map(|_| Shard::new(bounds)).collect(),
             metrics: Arc::default(),
+            disk,
             draining: AtomicBool::new(false),
             receiver: Mutex::default(),
             tasks: Mutex::default(),
+            spill: OnceLock::new(),
             config,
         })
     }
 
+    /// Takes over what its folder held.
+    pub fn resume(&self, found: Vec<Arc<BlockRef>>, acked: &BTreeMap<u16, u64>, floors: &BTreeMap<u16, u64>) {
+        for (partition, floor) in floors {
+            let progress = Progress::resumed(acked.get(partition).copied());
+            if let Some(shard) = self.shard(*partition) {
+                shard.adopt_progress(*partition, progress, Some(*floor));
+            }
+        }
+        self.take_blocks(found.into_iter(), false);
+    }
+
+    fn take_blocks(&self, blocks: impl Iterator<Item = Arc<BlockRef>>, counted: bool) {
+        for block in blocks {
+            for (shard, part) in block.split(|partition| usize::from(partition) % self.shards.len()) {
+                if let Some(shard) = self.shards.get(shard) {
+                    shard.adopt_block(part, counted, &self.metrics);
+                }
+            }
+        }
+    }
+
     /// Queues a batch that makes `samples` samples.
-    pub fn push(&self, batch: &Arc<OutputBatch>, samples: usize, now: Instant) {
-        if let Some(shard) = self.shard(batch.partition) {
-            shard.push(batch, samples, now, &self.metrics);
+    pub fn push(&self, batch: &Arc<OutputBatch>, samples: usize, now: Millis) {
+        let Some(shard) = self.shard(batch.partition) else { return };
+        if shard.push(batch, samples, now, &self.metrics)
+            && let Some(spill) = self.spill.get()
+        {
+            // Full: it has been woken already.
+            let _ = spill.try_send(());
         }
     }
 
@@ -109,36 +148,33 @@ impl Target {
         std::mem::take(&mut self.tasks.lock())
     }
 
-    /// Ends the senders and hands everything pending to a successor, if there is one.
-    pub fn replace(&self, successor: Option<&Target>, now: Instant) {
+    /// Ends the senders and hands everything pending to a successor, if there is one. Nobody may be
+    /// writing to the disk.
+    pub fn replace(&self, successor: Option<&Target>, now: Millis) {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for shard in &self.shards {
             let estate = shard.dismantle(&self.metrics);
             let Some(successor) = successor else { continue };
-            for (partition, sequence) in estate.acked {
+            for (partition, progress) in estate.progress {
                 if let Some(shard) = successor.shard(partition) {
-                    shard.adopt_acked(partition, sequence);
+                    let floor = estate.floors.get(&partition).copied();
+                    shard.adopt_progress(partition, progress, floor);
                 }
             }
             // Of one partition all is in one shard, here and there: its order holds. The age
             // order across partitions need not, which only delays a drop.
+            successor.take_blocks(estate.backlog.into_iter(), true);
             for item in estate.items {
-                successor.take_over(item, now);
-            }
-            for (partition, sequence) in estate.behind {
-                if let Some(shard) = successor.shard(partition) {
-                    shard.adopt_behind(partition, sequence);
+                if let Some(shard) = successor.shard(item.batch.partition) {
+                    shard.adopt(item, now, &successor.metrics);
                 }
+            }
+            if let (Some(disk), false) = (&self.disk, estate.released.is_empty()) {
+                disk.settle(&estate.released);
             }
         }
         // Only now: what a sender still reports is no longer counted.
         tasks.iter().for_each(JoinHandle::abort);
-    }
-
-    fn take_over(&self, item: Item, now: Instant) {
-        if let Some(shard) = self.shard(item.batch.partition) {
-            shard.adopt(item, now, &self.metrics);
-        }
     }
 
     /// Whether the configuration says 2.0 may give way to 1.0.
@@ -251,10 +287,11 @@ impl Target {
     /// Its figures.
     pub fn snapshot(&self, now: Instant) -> TargetSnapshot {
         let oldest = self.shards.iter().filter_map(Shard::oldest).min();
-        let waited = oldest.map_or(Duration::ZERO, |at| now.duration_since(at));
         TargetSnapshot {
             target: self.config.name.clone(),
-            oldest_pending: Span(i64::try_from(waited.as_millis()).unwrap_or(i64::MAX)),
+            oldest_pending: Span(oldest.map_or(0, |at| clock::now().since(at).max(0))),
+            disk_bytes: self.disk.as_ref().map_or(0, |disk| disk.bytes()),
+            disk_failing: self.disk.as_ref().is_some_and(|disk| disk.failing.load(Relaxed)),
             protocol: self.protocol(now),
             down: self.receiver.lock().down_since.is_some(),
             ..self.metrics.snapshot()
@@ -300,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_receiver_of_1_0_is_asked_again_after_an_hour() {
-        let target = Target::new(config(Protocol::Auto)).expect("valid");
+        let target = Target::new(config(Protocol::Auto), None).expect("valid");
         let now = Instant::now();
         assert_eq!(target.protocol(now), Version::V2);
         target.fall_back(204, now);
@@ -318,7 +355,7 @@ mod tests {
     #[test]
     fn a_demanded_protocol_is_never_left() {
         for (protocol, version) in [(Protocol::V1, Version::V1), (Protocol::V2, Version::V2)] {
-            let target = Target::new(config(protocol)).expect("valid");
+            let target = Target::new(config(protocol), None).expect("valid");
             target.fall_back(415, Instant::now());
             assert_eq!(target.protocol(Instant::now()), version);
         }
@@ -326,7 +363,7 @@ mod tests {
 
     #[test]
     fn down_is_from_the_first_failure_to_the_next_answer() {
-        let target = Target::new(config(Protocol::Auto)).expect("valid");
+        let target = Target::new(config(Protocol::Auto), None).expect("valid");
         let now = Instant::now();
         target.failed("status 503", false, now);
         target.failed("status 503", false, now + PROBE_EVERY);
@@ -339,7 +376,7 @@ mod tests {
     #[test]
     fn any_change_is_seen() {
         let have = config(Protocol::Auto);
-        let target = Target::new(have.clone()).expect("valid");
+        let target = Target::new(have.clone(), None).expect("valid");
         assert!(target.same(&have));
         let auth = Auth::Header { scheme: "Bearer".into(), credentials: Secret::Inline("a".into()) };
         for other in [
@@ -355,7 +392,8 @@ mod tests {
     #[test]
     fn errors_do_not_show_the_password() {
         let url = "gopher://me:hunter2@host/".to_string();
-        let error = Target::new(RemoteWriteConfig { url, ..config(Protocol::Auto) }).err().expect("refused");
+        let error =
+            Target::new(RemoteWriteConfig { url, ..config(Protocol::Auto) }, None).err().expect("refused");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 }

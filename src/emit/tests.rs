@@ -1,3 +1,5 @@
+mod durable;
+
 use super::config::*;
 use super::mock::{Got, Mock, Received, TYPE_2, accept, reply};
 use super::names::tests::{SCORE_ONLY, rule};
@@ -32,7 +34,7 @@ fn batch(partition: u16, sequence: u64, samples: &[(&str, i64)]) -> Arc<OutputBa
 }
 
 fn started(configs: Vec<RemoteWriteConfig>) -> Emitter {
-    let emitter = Emitter::new(configs).expect("valid");
+    let emitter = Emitter::new(configs, None).expect("valid");
     emitter.start();
     emitter
 }
@@ -263,7 +265,7 @@ async fn a_slow_target_does_not_hold_up_the_other() {
     assert_eq!((figures.accepted, figures.pending_samples), (0, 50));
     assert!(figures.pending_bytes > 0);
     let left = emitter.shutdown(Duration::from_millis(20)).await;
-    assert_eq!(left, [Undelivered { target: slow.config().name, samples: 50 }]);
+    assert_eq!(left, [Undelivered { target: slow.config().name, samples: 50, kept: false }]);
 }
 
 #[tokio::test]
@@ -271,17 +273,17 @@ async fn the_oldest_go_when_the_queue_is_full() {
     let mock = Mock::new(|_, got| accept(got)).await;
     let mut config = mock.config();
     (config.queue.capacity, config.queue.max_shards) = (10, 1);
-    let emitter = Emitter::new(vec![config]).expect("valid");
+    let emitter = Emitter::new(vec![config], None).expect("valid");
     for sequence in 0..8 {
         let at = sequence as i64 * 3;
         emitter.take(&batch(0, sequence, &[("a", at), ("a", at + 1), ("a", at + 2)]));
     }
     let figures = one(&emitter);
-    assert_eq!((figures.pending_samples, count(&figures.dropped, "capacity")), (10, 14));
-    assert_eq!(acked(&emitter), Acknowledged::from([(0, 3)]), "what was given up whole");
+    assert_eq!((figures.pending_samples, count(&figures.dropped, "capacity")), (9, 15));
+    assert_eq!(acked(&emitter), Acknowledged::from([(0, 4)]));
     emitter.start();
     drained(&emitter).await;
-    assert_eq!(times(&mock.requests()[0].samples, "a"), (14..24).collect::<Vec<_>>());
+    assert_eq!(times(&mock.requests()[0].samples, "a"), (15..24).collect::<Vec<_>>());
     assert_eq!(acked(&emitter), Acknowledged::from([(0, 7)]));
 }
 
@@ -301,7 +303,7 @@ async fn what_waited_too_long_is_given_up() {
 #[tokio::test]
 async fn a_batch_that_writes_nothing_is_acknowledged_in_its_turn() {
     let mock = Mock::new(|_, got| accept(got)).await;
-    let emitter = Emitter::new(vec![mock.config()]).expect("valid");
+    let emitter = Emitter::new(vec![mock.config()], None).expect("valid");
     emitter.take(&batch(0, 1, &[]));
     emitter.take(&batch(1, 2, &[("a", 1)]));
     emitter.take(&batch(1, 3, &[]));
@@ -404,7 +406,7 @@ async fn who_we_are() {
     assert_eq!(mock.requests().remove(0).headers["authorization"], "Basic bWU6cGFzcw==");
 
     let headers = vec![("Content-Type".to_string(), "text/plain".to_string())];
-    assert!(Emitter::new(vec![RemoteWriteConfig { headers, ..mock.config() }]).is_err());
+    assert!(Emitter::new(vec![RemoteWriteConfig { headers, ..mock.config() }], None).is_err());
 }
 
 #[tokio::test]
@@ -499,5 +501,5 @@ async fn tls_trusts_the_ca_file_and_nothing_else() {
         emitter.shutdown(Duration::ZERO).await;
     }
     let half = TlsConfig { key_file: None, ..good };
-    assert!(Emitter::new(vec![RemoteWriteConfig { tls: half, ..mock.config() }]).is_err());
+    assert!(Emitter::new(vec![RemoteWriteConfig { tls: half, ..mock.config() }], None).is_err());
 }

@@ -200,10 +200,8 @@ impl Work<'_> {
             partition.drop_signals(slot);
         }
         self.refresh(partition, slot, &payload, stale, said, forgotten);
-        let Some(rule) = partition.series.get(slot).and_then(|s| s.rule) else {
-            return effects.tally.add(Reason::Unmatched, 1);
-        };
-        let rule = &self.context.rules.rules[usize::from(rule)];
+        let rule = partition.series.get(slot).and_then(|series| self.rule(series));
+        let Some(rule) = rule else { return effects.tally.add(Reason::Unmatched, 1) };
         let watched = partition.series.get(slot).is_some_and(|series| series.watch != NONE);
         if stale {
             let withheld = watched && self.ended(partition, slot, at);
@@ -213,6 +211,11 @@ impl Work<'_> {
         let watched = watched || rule.silence.is_some();
         let withheld = watched && self.heard(partition, slot, at, rule);
         self.signals(partition, slot, at, payload, rule, withheld, effects);
+    }
+
+    /// The rule that a series found in this generation.
+    fn rule(&self, series: &Series) -> Option<&Arc<Rule>> {
+        series.rule.and_then(|rule| self.context.rules.rules.get(usize::from(rule)))
     }
 
     /// Brings the series' rule and signals up to date with the generation and its type.
@@ -257,7 +260,7 @@ impl Work<'_> {
     /// Makes the signals the rule asks for, keeping those that are there with the same key.
     fn rebuild(&self, partition: &mut Partition, slot: u32) {
         let Some(series) = partition.series.get(slot) else { return };
-        let rule = series.rule.map(|rule| self.context.rules.rules[usize::from(rule)].clone());
+        let rule = self.rule(series).cloned();
         let wanted = rule.as_deref().map(|rule| transforms(rule, series)).unwrap_or_default();
         let key = rule.as_ref().map_or(0, |rule| rule.params.key());
 

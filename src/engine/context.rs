@@ -4,7 +4,10 @@
 //! body carries the context as of its own position. So a partition's answer is a function of its
 //! state, the context and the samples, whichever thread asks.
 
+use crate::codec::{Damaged, Reader, Stored, store_count};
+use crate::detect::cohort::Donors;
 use crate::registry::Frozen;
+use crate::registry::partition::{load_format, store_format};
 use crate::registry::summary::epoch;
 use crate::rules::RuleSet;
 use crate::time::Millis;
@@ -50,6 +53,37 @@ impl Context {
             closed: i64::MIN,
             frozen: Arc::default(),
         }
+    }
+
+    /// Appends the context but for its rules.
+    pub fn store(&self, to: &mut Vec<u8>) {
+        let Context { generation, rules: _, families, elected, observed, closed, frozen } = self;
+        store_format(to);
+        generation.store(to);
+        families.store(to);
+        elected.store(to);
+        observed.store(to);
+        closed.store(to);
+        store_models(frozen, to);
+    }
+
+    /// Reads a context that had these rules.
+    ///
+    /// # Errors
+    /// It is damaged, or of another format.
+    pub fn load(from: &mut Reader<'_>, rules: Arc<RuleSet>) -> Result<Context, Damaged> {
+        load_format(from)?;
+        let context = Context {
+            generation: Stored::load(from)?,
+            rules,
+            families: Arc::new(Stored::load(from)?),
+            elected: Arc::new(Stored::load(from)?),
+            observed: Stored::load(from)?,
+            closed: Stored::load(from)?,
+            frozen: Arc::default(),
+        };
+        let frozen = load_models(from)?;
+        Ok(Context { frozen: frozen.into(), ..context })
     }
 
     /// Whether samples of an HA pair member count.
@@ -124,6 +158,24 @@ impl Context {
             .copied()
             .unwrap_or_default()
     }
+}
+
+/// Appends shared models, and the donors that they have in common once.
+pub(super) fn store_models(all: &[Arc<Frozen>], to: &mut Vec<u8>) {
+    let (mut donors, mut models) = (Donors::default(), Vec::new());
+    all.iter().for_each(|frozen| frozen.store(&mut models, &mut donors));
+    donors.store(to);
+    store_count(all.len(), to);
+    to.append(&mut models);
+}
+
+/// Reads shared models.
+///
+/// # Errors
+/// They are damaged.
+pub(super) fn load_models(from: &mut Reader<'_>) -> Result<Vec<Arc<Frozen>>, Damaged> {
+    let donors = Donors::load(from)?;
+    (0..from.count()?).map(|_| Frozen::load(from, &donors).map(Arc::new)).collect()
 }
 
 #[cfg(test)]

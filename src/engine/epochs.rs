@@ -62,6 +62,9 @@ impl Closing {
             let mut mine = Taken::new();
             for number in (lane..PARTITIONS).step_by(lanes) {
                 let Some(mut partition) = shared.partitions.get_mut(&(number as u8)) else { continue };
+                if partition.sequence >= self.sequence {
+                    continue;
+                }
                 let later = partition.open.split_off(&self.through.saturating_add(1));
                 let closed = std::mem::replace(&mut partition.open, later);
                 partition.sequence = self.sequence;
@@ -84,21 +87,28 @@ impl Closing {
 }
 
 /// Merges the parts in the order of epochs and partitions, and freezes each epoch on top of those
-/// before it.
-pub(super) fn freeze(context: &mut Context, taken: Taken, counters: &Counters) {
+/// before it. Returns the new ones, the oldest first.
+pub(super) fn freeze(context: &mut Context, taken: Taken, counters: &Counters) -> Vec<Arc<Frozen>> {
     let mut epochs: BTreeMap<i64, Summary> = BTreeMap::new();
     for ((epoch, _), part) in taken {
         epochs.entry(epoch).or_default().merge(part);
     }
+    let mut made = Vec::with_capacity(epochs.len());
     for (epoch, summary) in epochs {
         let frozen = Frozen::of(epoch, summary, context.frozen.first().map(Arc::as_ref));
         counters.closed.fetch_add(1, Ordering::Relaxed);
         counters.refused.fetch_add(frozen.priors.refused, Ordering::Relaxed);
-        let mut all = Vec::with_capacity(KEPT);
-        all.push(Arc::new(frozen));
-        all.extend(context.frozen.iter().take(KEPT - 1).cloned());
-        context.frozen = all.into();
+        let frozen = Arc::new(frozen);
+        publish(context, frozen.clone());
+        made.push(frozen);
     }
+    made
+}
+
+/// From here on samples may ask these models.
+pub(super) fn publish(context: &mut Context, frozen: Arc<Frozen>) {
+    let older = context.frozen.iter().take(KEPT - 1).cloned();
+    context.frozen = std::iter::once(frozen).chain(older).collect();
 }
 
 /// The cohorts of a signal, the finest first.

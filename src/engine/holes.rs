@@ -72,7 +72,7 @@ fn a_hole_in_healthy_series_raises_no_alarm() {
         }
         if !missing {
             let received = Millis(step * STEP);
-            let body = Body { version: Version::V1, received, bytes: Bytes::from(encoder.finish()) };
+            let body = Body::new(Version::V1, received, Bytes::from(encoder.finish()));
             engine.apply(Record::Body(body)).expect("sound");
         }
     }
@@ -97,6 +97,6 @@ fn a_hole_in_healthy_series_raises_no_alarm() {
     let at = 8 * DAY * STEP + 10 * STEP;
     let labels = [("__name__", "level"), ("n", "0")];
     encoder.series(labels.into_iter(), MetricKind::Unknown, &[Sample { timestamp: at, value: 90.0 }]);
-    let body = Body { version: Version::V1, received: Millis(at), bytes: Bytes::from(encoder.finish()) };
+    let body = Body::new(Version::V1, Millis(at), Bytes::from(encoder.finish()));
     assert_eq!(engine.apply(Record::Body(body)).expect("sound").flagged, 1);
 }

@@ -3,6 +3,7 @@
 use super::Reason;
 use super::own;
 use super::pulse::{Beat, Heartbeat, target};
+use crate::codec::stored;
 use crate::labels::{Interner, LabelError, Labels, NAME, SeriesId, canonicalise, series_id, value_of};
 use crate::registry::{AliasCache, Known, PARTITIONS, PartitionId, partition_of};
 use crate::rules::{Identity, RuleSet};
@@ -71,6 +72,11 @@ pub struct Sources {
     groups: HashMap<String, u16>,
     replicas: HashMap<(u16, String), u16>,
 }
+
+stored!(struct Sources { groups, replicas } valid |sources| {
+    sources.groups.values().all(|number| usize::from(*number) <= sources.groups.len() && *number > 0)
+        && sources.replicas.values().all(|number| usize::from(*number) <= sources.replicas.len() && *number > 0)
+});
 
 impl Sources {
     /// A group's number; 0 for the unnamed one, and for those beyond the bound of 65,535.

@@ -6,6 +6,7 @@ use super::epochs::Closing;
 use super::identify::Prepared;
 use super::pulse::Due;
 use super::{OutputBatch, Shared, Tally};
+use crate::fail::{self, Point};
 use crate::registry::{PARTITIONS, Partition, partition::Series};
 use crate::time::{Millis, Span};
 use bytes::Bytes;
@@ -13,8 +14,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Slots swept for forgotten series for each record that touches a partition, and one more for
 /// this many samples in it: a silent series is met within some tens of records.
@@ -47,6 +49,7 @@ impl Step {
 enum Task {
     Body(Arc<Shipped>),
     Close(Arc<Closing>),
+    Image(usize, Sender<(u64, Vec<u8>)>),
 }
 
 /// A step on its way through the lanes. The last lane to let go of it sends it back.
@@ -57,13 +60,17 @@ struct Shipped {
 }
 
 /// Waits for a step to be applied by every lane.
-pub(super) struct Pending(Receiver<(Step, Tally)>);
+pub(super) struct Pending {
+    /// The step's place in the order.
+    pub sequence: u64,
+    done: Receiver<(Step, Tally)>,
+}
 
 impl Pending {
     /// Blocks until the step is applied; gives back its sequence, its tally and its memory. `None`
     /// where the lanes have ended with the step in their queue.
     pub(super) fn wait(self) -> Option<(u64, Tally, Prepared)> {
-        let (step, tally) = self.0.recv().ok()?;
+        let (step, tally) = self.done.recv().ok()?;
         Some((step.sequence, tally, step.work))
     }
 }
@@ -72,17 +79,22 @@ impl Pending {
 pub(super) struct Lanes {
     queues: Vec<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
+    /// Time spent on tasks by each lane, ns.
+    busy: Vec<Arc<AtomicU64>>,
 }
 
 impl Lanes {
     /// Starts `count` lanes.
     pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Lanes {
-        let mut lanes = Lanes { queues: Vec::new(), threads: Vec::new() };
+        let mut lanes = Lanes { queues: Vec::new(), threads: Vec::new(), busy: Vec::new() };
         for lane in 0..count {
             let (queue, steps) = unbounded::<Task>();
             let shared = shared.clone();
+            let busy = Arc::new(AtomicU64::new(0));
+            lanes.busy.push(busy.clone());
             let work = move || {
                 for step in steps {
+                    let started = Instant::now();
                     match step {
                         Task::Body(shipped) => {
                             shipped.run(&shared, lane, count);
@@ -92,7 +104,14 @@ impl Lanes {
                             closing.run(&shared, lane, count);
                             Closing::let_go(closing);
                         }
+                        // Not counted: a replay does not take images.
+                        Task::Image(number, to) => {
+                            // Nobody waits any more where a checkpoint was given up.
+                            let _ = to.send(image(&shared, number));
+                            continue;
+                        }
                     }
+                    busy.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
                 }
             };
             match std::thread::Builder::new().name(format!("lane-{lane}")).spawn(work) {
@@ -115,6 +134,7 @@ impl Lanes {
     /// Without lanes the step is applied here and now.
     pub(super) fn submit(&self, step: Step, shared: &Shared) -> Pending {
         let (done, wait) = bounded(1);
+        let sequence = step.sequence;
         let shipped = Arc::new(Shipped { step, tally: Mutex::default(), done });
         if self.queues.is_empty() {
             shipped.run(shared, 0, 1);
@@ -124,7 +144,28 @@ impl Lanes {
             let _ = queue.send(Task::Body(shipped.clone()));
         }
         Shipped::let_go(shipped);
-        Pending(wait)
+        Pending { sequence, done: wait }
+    }
+
+    /// A partition as it is after all steps submitted before: the last of them that touched it, and its
+    /// image. Waits for its lane; without lanes it must be called under the lock of the order.
+    pub(super) fn image(&self, number: usize, shared: &Shared) -> Option<Receiver<(u64, Vec<u8>)>> {
+        let (to, wait) = bounded(1);
+        let task = Task::Image(number, to);
+        match (self.queues.len(), task) {
+            (0, Task::Image(number, to)) => {
+                // The receiver is right here.
+                let _ = to.send(image(shared, number));
+                Some(wait)
+            }
+            (lanes, task) => self.queues.get(number % lanes.max(1))?.send(task).ok().map(|()| wait),
+        }
+    }
+
+    /// The mean time that a lane has spent on its tasks, ns.
+    pub(super) fn busy(&self) -> u64 {
+        let all: u64 = self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum();
+        all / self.busy.len().max(1) as u64
     }
 
     /// Hands the step that closes epochs to the lanes; called as [`Lanes::submit`] is.
@@ -137,6 +178,13 @@ impl Lanes {
         }
         Closing::let_go(closing);
     }
+}
+
+fn image(shared: &Shared, number: usize) -> (u64, Vec<u8>) {
+    let mut bytes = Vec::new();
+    let Some(partition) = shared.partitions.get(&(number as u8)) else { return (0, bytes) };
+    partition.store(&mut bytes);
+    (partition.sequence, bytes)
 }
 
 impl Drop for Lanes {
@@ -161,6 +209,9 @@ impl Shipped {
         let mut tally = Tally::default();
         let all = AssertUnwindSafe(|| {
             for number in (lane..PARTITIONS).step_by(lanes) {
+                if number / lanes == PARTITIONS / lanes / 2 {
+                    fail::point(Point::Apply);
+                }
                 if !self.step.dues.is_empty() || self.step.work.of(number).next().is_some() {
                     self.partition(shared, number, &mut tally);
                 }
@@ -176,6 +227,10 @@ impl Shipped {
     fn partition(&self, shared: &Shared, number: usize, tally: &mut Tally) {
         let Some(mut partition) = shared.partitions.get_mut(&(number as u8)) else { return };
         if partition.watches.is_empty() && self.step.work.of(number).next().is_none() {
+            return;
+        }
+        // A replay begins before the images of most partitions were taken.
+        if partition.sequence >= self.step.sequence {
             return;
         }
         let mut effects = Effects::default();

@@ -8,6 +8,7 @@
 //! All of it is folded under the lock of the order, and only while a rule asks for silence.
 
 use super::identify::Prepared;
+use crate::codec::{Damaged, Reader, Stored, stored};
 use crate::labels::value_of;
 use crate::time::{Millis, Span};
 use std::collections::{BTreeMap, HashMap};
@@ -53,6 +54,8 @@ pub fn target_of(job: &str, instance: &str) -> Option<u64> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Beats([Option<(Millis, bool)>; 4]);
 
+stored!(struct Beats(_));
+
 impl Beats {
     fn beat(&mut self, at: Millis, stale: bool) {
         let minute = floor(at);
@@ -90,6 +93,8 @@ pub enum Presence {
 #[derive(Clone, Debug, Default)]
 pub struct Targets(HashMap<u64, Beats>);
 
+stored!(struct Targets(_));
+
 impl Targets {
     /// What was known at a full minute of the target of a series last heard of at `heard`, that is
     /// silent after `after`.
@@ -122,6 +127,17 @@ pub struct Due {
 struct Pulse {
     newest: Millis,
     targets: Arc<Targets>,
+}
+
+impl Stored for Pulse {
+    fn store(&self, to: &mut Vec<u8>) {
+        let Pulse { newest, targets } = self;
+        newest.store(to);
+        targets.store(to);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Pulse { newest: Stored::load(from)?, targets: Arc::new(Stored::load(from)?) })
+    }
 }
 
 /// A sample of an `up` series.
@@ -166,6 +182,8 @@ impl Heartbeat {
 /// The clocks of all groups.
 #[derive(Debug, Default)]
 pub struct Pulses(HashMap<u16, Pulse>);
+
+stored!(struct Pulses(_));
 
 impl Pulses {
     /// Takes a body's samples. `keep` is how long a target without `up` is remembered; `follows`

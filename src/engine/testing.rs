@@ -34,5 +34,6 @@ pub fn rules(rules: Vec<Rule>) -> RuleSet {
         limits: Limits::default(),
         forget_after: Span::hours(24),
         output_names: OutputNames::Oddity,
+        source: Arc::default(),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn body(version: Version, rows: &[Row<'_>]) -> Record {
         encoder.series(labels.into_iter(), MetricKind::Unknown, &[sample]);
     }
     let newest = rows.iter().map(|row| row.2).max().unwrap_or(0);
-    Record::Body(Body { version, received: Millis(newest * 1000), bytes: encoder.finish().into() })
+    Record::Body(Body::new(version, Millis(newest * 1000), encoder.finish().into()))
 }
 
 pub(super) fn start(rules_: Vec<Rule>, lanes: usize) -> (Engine, Arc<Kept>) {
@@ -106,7 +106,7 @@ fn own_outputs_are_dropped_at_the_door_by_name_and_marks() {
         encoder.series(labels.into_iter(), MetricKind::Unknown, &sample);
     }
     let bytes = encoder.finish().into();
-    let record = Record::Body(Body { version: Version::V1, received: Millis(1), bytes });
+    let record = Record::Body(Body::new(Version::V1, Millis(1), bytes));
     let applied = engine.apply(record).expect("a good body");
     assert_eq!(applied.handled, BTreeMap::from([("own_output", 2), ("warming", 2)]));
 }
@@ -218,7 +218,7 @@ fn only_the_elected_replica_is_followed_and_they_share_one_series() {
             &[Sample { timestamp: seconds * 1000, value: 1.0 }],
         );
         let bytes = encoder.finish().into();
-        let record = Record::Body(Body { version: Version::V1, received: Millis(seconds * 1000), bytes });
+        let record = Record::Body(Body::new(Version::V1, Millis(seconds * 1000), bytes));
         engine.apply(record).expect("a good body").handled
     };
     let elect = |replica: &str| {

@@ -14,6 +14,55 @@ pub const DURATION_BUCKETS: [f64; 12] =
 /// The reason under which malformed samples are counted.
 const MALFORMED: &str = "malformed";
 
+/// Limits on a request. What meets one of them is refused whole.
+const LIMITS: [&str; 10] = [
+    "body_bytes",
+    "body_time",
+    "decompressed_bytes",
+    "series",
+    "samples",
+    "histograms",
+    "buckets",
+    "labels",
+    "symbols",
+    "metadata",
+];
+
+/// Kinds of malformed series told apart; there are a dozen.
+const MAX_DEFECTS: usize = 64;
+
+/// What there was too much of when a request was refused with 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum OverloadBy {
+    /// Bytes of bodies being read.
+    Reading,
+    /// Bytes of bodies being worked on.
+    Working,
+    /// Requests that wait for a thread.
+    Queue,
+    /// The time that the oldest of them has waited.
+    QueueAge,
+    /// The disk that must keep what is taken.
+    Disk,
+}
+
+impl OverloadBy {
+    /// Their names in the `reason` label, in their order.
+    pub const NAMES: [&'static str; 5] = ["reading_bytes", "working_bytes", "queue", "queue_age", "disk"];
+
+    /// For people.
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            OverloadBy::Reading => "the bytes of requests being read are at their limit",
+            OverloadBy::Working => "the bytes of requests being worked on are at their limit",
+            OverloadBy::Queue => "the queue is full",
+            OverloadBy::QueueAge => "the queue is too old",
+            OverloadBy::Disk => "the disk has no room for what must not be lost",
+        }
+    }
+}
+
 /// The receiver's counters.
 #[derive(Debug)]
 pub struct Metrics {
@@ -29,8 +78,9 @@ pub struct Metrics {
     pub decompressed_bytes: AtomicU64,
     /// Changes of an elected HA replica.
     pub elections: AtomicU64,
-    /// Requests refused because too much was in flight.
-    pub overloads: AtomicU64,
+    overloads: [AtomicU64; OverloadBy::NAMES.len()],
+    limits: Mutex<BTreeMap<&'static str, u64>>,
+    defects: Mutex<BTreeMap<String, u64>>,
     handled: Mutex<BTreeMap<&'static str, u64>>,
     requests: Mutex<BTreeMap<(&'static str, u16), u64>>,
     duration_counts: [AtomicU64; DURATION_BUCKETS.len() + 1],
@@ -46,7 +96,9 @@ impl Default for Metrics {
             compressed_bytes: AtomicU64::new(0),
             decompressed_bytes: AtomicU64::new(0),
             elections: AtomicU64::new(0),
-            overloads: AtomicU64::new(0),
+            overloads: Default::default(),
+            limits: Mutex::new(LIMITS.into_iter().map(|limit| (limit, 0)).collect()),
+            defects: Mutex::default(),
             // All from the start, so that a rate over them has a beginning.
             handled: Mutex::new(Reason::NAMES.into_iter().chain([MALFORMED]).map(|r| (r, 0)).collect()),
             requests: Mutex::default(),
@@ -67,6 +119,19 @@ impl Metrics {
         }
         let malformed = applied.malformed_samples + applied.malformed_histograms;
         *handled.entry(MALFORMED).or_default() += malformed;
+        drop(handled);
+        if applied.defects.is_empty() {
+            return;
+        }
+        let mut defects = self.defects.lock();
+        for (defect, count) in &applied.defects {
+            let room = defects.len() < MAX_DEFECTS;
+            match defects.get_mut(defect) {
+                Some(have) => *have += count,
+                None if room => drop(defects.insert(defect.clone(), *count)),
+                None => {}
+            }
+        }
     }
 
     pub(super) fn answered(&self, version: Option<Version>, status: u16, took: Duration) {
@@ -82,6 +147,31 @@ impl Metrics {
             count.fetch_add(1, Relaxed);
         }
         self.duration_micros.fetch_add(took.as_micros() as u64, Relaxed);
+    }
+
+    pub(super) fn overloaded(&self, by: OverloadBy) {
+        if let Some(count) = self.overloads.get(by as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn limit(&self, limit: &'static str) {
+        *self.limits.lock().entry(limit).or_default() += 1;
+    }
+
+    /// Requests refused with 503, by what there was too much of.
+    pub fn overloads(&self) -> [(&'static str, u64); OverloadBy::NAMES.len()] {
+        std::array::from_fn(|i| (OverloadBy::NAMES[i], self.overloads[i].load(Relaxed)))
+    }
+
+    /// Requests refused whole because of a limit, by limit.
+    pub fn limits(&self) -> BTreeMap<&'static str, u64> {
+        self.limits.lock().clone()
+    }
+
+    /// Malformed series, by what is wrong with them.
+    pub fn defects(&self) -> BTreeMap<String, u64> {
+        self.defects.lock().clone()
     }
 
     /// Samples by what became of them.

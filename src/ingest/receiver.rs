@@ -3,11 +3,11 @@
 use super::admission::{Admission, Budget, Overload, Reservation, STEP};
 use super::gap::Gate;
 use super::ha::HaTracker;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, OverloadBy};
 use super::pool::{JobError, Pool};
 use super::{IngestError, Source, negotiate, peek};
-use crate::engine::{Applied, Engine};
-use crate::record::{Body, Record};
+use crate::engine::{Applied, ApplyError, Engine};
+use crate::record::{Body, NotKept, Record};
 use crate::time::Millis;
 use crate::wire::frame::{self, Encoding};
 use crate::wire::{Version, WireError};
@@ -37,6 +37,8 @@ pub struct ReceiverLimits {
     pub threads: usize,
     /// Requests that may wait for a thread. Default 256.
     pub queue: usize,
+    /// While the oldest of those has waited longer, no more are read. Default 5 s.
+    pub queue_age: Duration,
 }
 
 impl Default for ReceiverLimits {
@@ -52,6 +54,7 @@ impl Default for ReceiverLimits {
             body_time: Duration::from_secs(30),
             threads: cores.max(2),
             queue: 256,
+            queue_age: Duration::from_secs(5),
         }
     }
 }
@@ -115,8 +118,19 @@ enum Refused {
     Wire(#[from] WireError),
     #[error("the body is not what the content type says: it begins like remote write {0}")]
     OtherProtocol(&'static str),
+    #[error("{0}")]
+    NotKept(#[from] NotKept),
     #[error("{0}; try again")]
     Held(String),
+}
+
+impl From<ApplyError> for Refused {
+    fn from(error: ApplyError) -> Refused {
+        match error {
+            ApplyError::Wire(error) => Refused::Wire(error),
+            ApplyError::NotKept(error) => Refused::NotKept(error),
+        }
+    }
 }
 
 struct Inner {
@@ -196,6 +210,11 @@ impl Receiver {
         self.inner.gate.as_deref()
     }
 
+    /// How long the oldest of them has been waiting; zero where none waits.
+    pub fn queue_age(&self) -> Duration {
+        self.pool.age()
+    }
+
     /// The elected HA replicas.
     pub fn ha(&self) -> &HaTracker {
         &self.inner.ha
@@ -211,11 +230,17 @@ impl Receiver {
         let limit = self.inner.limits.compressed;
         let version = negotiate::version(head.content_type.as_deref());
         let outcome = match length {
-            Some(length) if length > limit as u64 => Outcome::refused(400, too_large(length, limit)),
+            _ if !self.inner.engine.keeps() => self.overloaded(OverloadBy::Disk),
+            Some(length) if length > limit as u64 => {
+                self.inner.metrics.limit("body_bytes");
+                Outcome::refused(400, too_large(length, limit))
+            }
+            // Cheaper than reading what could not be worked on in time.
+            _ if self.pool.age() > self.inner.limits.queue_age => self.overloaded(OverloadBy::QueueAge),
             _ => {
                 match self.admission.reading.reserve(length.map_or(STEP, |l| (l as usize).min(STEP))).await {
                     Ok(reservation) => return Ok(reservation),
-                    Err(overload) => self.overloaded(overload),
+                    Err(Overload) => self.overloaded(OverloadBy::Reading),
                 }
             }
         };
@@ -233,9 +258,9 @@ impl Receiver {
         bytes: usize,
     ) -> Result<(), Reply> {
         let started = Instant::now();
-        self.admission.reading.grow(reservation, bytes).await.map_err(|overload| {
+        self.admission.reading.grow(reservation, bytes).await.map_err(|Overload| {
             let version = negotiate::version(head.content_type.as_deref()).ok();
-            self.reply(version, self.overloaded(overload), started)
+            self.reply(version, self.overloaded(OverloadBy::Reading), started)
         })
     }
 
@@ -245,16 +270,20 @@ impl Receiver {
         let limits = &self.inner.limits;
         let outcome = match why {
             Unread::TooLong => {
+                self.inner.metrics.limit("body_bytes");
                 Outcome::refused(400, format!("the body is over the limit of {} bytes", limits.compressed))
             }
-            Unread::TooSlow => Outcome::refused(
-                408,
-                format!(
-                    "the body came too slowly: nothing for {} s, or not whole within {} s",
-                    limits.body_pause.as_secs_f64(),
-                    limits.body_time.as_secs_f64()
-                ),
-            ),
+            Unread::TooSlow => {
+                self.inner.metrics.limit("body_time");
+                Outcome::refused(
+                    408,
+                    format!(
+                        "the body came too slowly: nothing for {} s, or not whole within {} s",
+                        limits.body_pause.as_secs_f64(),
+                        limits.body_time.as_secs_f64()
+                    ),
+                )
+            }
             Unread::BrokenOff => Outcome::refused(400, "the body broke off"),
         };
         self.reply(version, outcome, Instant::now())
@@ -278,16 +307,18 @@ impl Receiver {
     async fn work(&self, version: Version, encoding: Encoding, body: Bytes, received: Millis) -> Outcome {
         let limits = &self.inner.limits;
         if body.len() > limits.compressed {
+            self.inner.metrics.limit("body_bytes");
             return Outcome::refused(400, too_large(body.len() as u64, limits.compressed));
         }
         let size = declared_size(&body).unwrap_or(limits.decompressed as u64);
         if size > limits.decompressed as u64 {
             let limit = limits.decompressed as u64;
+            self.inner.metrics.limit("decompressed_bytes");
             return Outcome::refused(400, WireError::TooLarge { got: size, limit }.to_string());
         }
         let reservation = match self.admission.working.reserve(size as usize).await {
             Ok(reservation) => reservation,
-            Err(overload) => return self.overloaded(overload),
+            Err(Overload) => return self.overloaded(OverloadBy::Working),
         };
         let inner = Arc::clone(&self.inner);
         let result = self.pool.run(move || {
@@ -298,15 +329,26 @@ impl Receiver {
         match result.await {
             Ok(Ok(applied)) => outcome_of(&applied),
             Ok(Err(held @ Refused::Held(_))) => Outcome::refused(503, held.to_string()),
-            Ok(Err(refused)) => Outcome::refused(400, refused.to_string()),
-            Err(JobError::Full) => self.overloaded(Overload),
+            Ok(Err(Refused::NotKept(why))) => {
+                tracing::debug!(%why, "a body must be sent again");
+                self.overloaded(OverloadBy::Disk)
+            }
+            Ok(Err(refused)) => {
+                if let Refused::Wire(error) = &refused
+                    && let Some(limit) = limit_of(error)
+                {
+                    self.inner.metrics.limit(limit);
+                }
+                Outcome::refused(400, refused.to_string())
+            }
+            Err(JobError::Full) => self.overloaded(OverloadBy::Queue),
             Err(JobError::Panicked) => Outcome::refused(500, "internal error; see the log"),
         }
     }
 
-    fn overloaded(&self, overload: Overload) -> Outcome {
-        self.inner.metrics.overloads.fetch_add(1, Ordering::Relaxed);
-        Outcome::refused(503, format!("{overload}; try again"))
+    fn overloaded(&self, by: OverloadBy) -> Outcome {
+        self.inner.metrics.overloaded(by);
+        Outcome::refused(503, format!("{}: {}; try again", Overload, by.why()))
     }
 
     fn reply(&self, version: Option<Version>, outcome: Outcome, started: Instant) -> Reply {
@@ -347,7 +389,7 @@ impl Inner {
         &self,
         version: Version,
         encoding: Encoding,
-        compressed: &[u8],
+        compressed: &Bytes,
         received: Millis,
     ) -> Result<Applied, Refused> {
         let mut bytes = Vec::new();
@@ -368,8 +410,9 @@ impl Inner {
             }
             None => None,
         };
-        let applied =
-            self.engine.apply(Record::Body(Body { version, received, bytes: Bytes::from(bytes) }))?;
+        let raw = Some((encoding, compressed.clone()));
+        let body = Body { version, received, bytes: Bytes::from(bytes), raw };
+        let applied = self.engine.apply(Record::Body(body))?;
         if let (Some((gate, cluster)), Some(passing)) = (&gate, passing) {
             gate.passed(cluster, passing);
         }
@@ -380,7 +423,7 @@ impl Inner {
 
     /// Elects the request's replica where that is due, before its body is applied. Gives the cluster,
     /// unless another replica of it is followed.
-    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<Option<String>, WireError> {
+    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<Option<String>, ApplyError> {
         let rules = self.engine.rules();
         let names = [rules.identity.cluster_label.as_str(), rules.identity.replica_label.as_str()];
         let [cluster, replica] = peek::first_series(version, body, names);
@@ -396,6 +439,20 @@ impl Inner {
             self.metrics.elections.fetch_add(1, Ordering::Relaxed);
         }
         result.map(|()| self.ha.follows(cluster, replica).then(|| cluster.to_string()))
+    }
+}
+
+/// The limit that an undecodable body has met, as `oddity_limit_exceeded_total` names it.
+fn limit_of(error: &WireError) -> Option<&'static str> {
+    match error {
+        WireError::TooLarge { .. } => Some("decompressed_bytes"),
+        WireError::TooMany { what, .. } => Some(match *what {
+            "labels in one series" => "labels",
+            "metadata entries" => "metadata",
+            "histogram buckets, spans and bounds" => "buckets",
+            other => other,
+        }),
+        WireError::Frame(..) | WireError::Protobuf { .. } => None,
     }
 }
 

@@ -60,6 +60,13 @@ impl Labels {
     }
 }
 
+/// Of pairs in canonical order.
+impl From<Vec<Arc<Pair>>> for Labels {
+    fn from(canonical: Vec<Arc<Pair>>) -> Labels {
+        Labels(canonical.into())
+    }
+}
+
 impl std::fmt::Display for Labels {
     /// As PromQL writes a series: `up{job="node"}`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,7 +113,8 @@ impl Interner {
         Labels(canonical.iter().map(|(name, value)| self.pair(name, value)).collect())
     }
 
-    fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
+    /// The shared form of one label.
+    pub fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
         let h = hash(name, value);
         // The table uses the top seven bits as tags and the low bits as position: take the middle.
         let mut shard = self.shards[(h >> 32) as usize % SHARDS].lock();

@@ -1,5 +1,10 @@
 //! One partition: its series, their signals and the index from identity to series.
 
+mod digest;
+mod image;
+
+pub use image::{FORMAT, load_format, store_format};
+
 use super::{Open, Slab};
 use crate::detect::Model;
 use crate::labels::{Labels, SeriesId};

@@ -4,7 +4,8 @@
 //! their lowest hashes, and the one of the lowest hash. So it does not matter which series spoke
 //! first, nor how its parts are merged.
 
-use crate::detect::cohort::{Cohorts, Priors};
+use crate::codec::{Damaged, Reader, Stored};
+use crate::detect::cohort::{Cohorts, Donors, EPOCHS, Priors};
 use crate::detect::isolation::{Forests, Points};
 use crate::time::{Millis, Span};
 use std::collections::BTreeMap;
@@ -64,6 +65,24 @@ impl Frozen {
         let priors = Priors::of(epoch, summary.cohorts, before.map(|frozen| &frozen.priors));
         let forests = Forests::of(epoch, summary.points, before.map(|frozen| &frozen.forests));
         Frozen { epoch, priors, forests }
+    }
+
+    /// Appends the models; those that cohorts lend go to the table.
+    pub fn store(&self, to: &mut Vec<u8>, donors: &mut Donors) {
+        let Frozen { epoch, priors, forests } = self;
+        epoch.store(to);
+        priors.store(to, donors);
+        forests.store(to);
+    }
+
+    /// Reads the models of an epoch, with those of a table.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub fn load(from: &mut Reader<'_>, donors: &Donors) -> Result<Frozen, Damaged> {
+        let epoch = i64::load(from)?;
+        from.check(EPOCHS.contains(&epoch), "no such epoch")?;
+        Ok(Frozen { epoch, priors: Priors::load(from, donors)?, forests: Stored::load(from)? })
     }
 }
 

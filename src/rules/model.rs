@@ -1,6 +1,7 @@
 //! The compiled rules: what the engine reads.
 
 use super::window::Windows;
+use crate::codec::{Damaged, Reader, Stored};
 use crate::detect::{Detector, ModelParams, ReadOut};
 use crate::labels::Selector;
 use crate::time::Span;
@@ -35,6 +36,34 @@ impl fmt::Display for As {
             As::CountRate => f.write_str("count_rate"),
             As::Mean => f.write_str("mean"),
             As::Quantile(q) => write!(f, "quantile({q})"),
+        }
+    }
+}
+
+impl Stored for As {
+    fn store(&self, to: &mut Vec<u8>) {
+        to.push(match self {
+            As::Value => 0,
+            As::Rate => 1,
+            As::Delta => 2,
+            As::CountRate => 3,
+            As::Mean => 4,
+            As::Quantile(_) => 5,
+        });
+        if let As::Quantile(q) = self {
+            q.store(to);
+        }
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        match from.array()? {
+            [0] => Ok(As::Value),
+            [1] => Ok(As::Rate),
+            [2] => Ok(As::Delta),
+            [3] => Ok(As::CountRate),
+            [4] => Ok(As::Mean),
+            [5] => Stored::load(from).map(As::Quantile),
+            _ => Err(from.damaged("no transform has this number")),
         }
     }
 }
@@ -178,6 +207,10 @@ pub struct RuleSet {
     pub forget_after: Span,
     /// Names of outputs.
     pub output_names: OutputNames,
+    /// The text it was parsed from, as JSON and of nothing but what shapes scores: neither comments nor
+    /// secrets. [`RuleSet::restore`] reads it back. Empty for a set that was made without a text, which
+    /// cannot be restored.
+    pub source: Arc<str>,
 }
 
 impl Default for RuleSet {
@@ -189,6 +222,7 @@ impl Default for RuleSet {
             limits: Limits::default(),
             forget_after: Span::hours(24),
             output_names: OutputNames::default(),
+            source: Arc::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ mod settings;
 use super::model::{Identity, Limits, OutputNames, Rule, RuleSet};
 use super::selector;
 use super::window::{Window, Windows};
-use super::yaml::{self, Map, Node, Note, Problems};
+use super::yaml::{self, MAX_BYTES, Map, Node, Note, Problems};
 use crate::time::Span;
 use settings::Settings;
 use std::collections::HashSet;
@@ -33,7 +33,29 @@ impl RuleSet {
             read(root)
         })
     }
+
+    /// The rule set that has this [`RuleSet::source`].
+    ///
+    /// # Errors
+    /// Everything wrong with it: it is none, or one of a version that knew other fields.
+    pub fn restore(source: &str) -> Result<RuleSet, Problems> {
+        yaml::read_within(MAX_SOURCE, "saved rules", source, read).map(|(rules, _)| rules)
+    }
 }
+
+/// What is read here of the top level: a section whole, or the fields named of it.
+const READ: [(&str, &[&str]); 8] = [
+    ("output_names", &[]),
+    ("ha", &[]),
+    ("partition_by", &[]),
+    ("limits", &["max_series", "max_aliases", "max_labels", "max_label_bytes", "max_ahead"]),
+    ("state", &["forget_after"]),
+    ("defaults", &[]),
+    ("ignore", &[]),
+    ("rules", &[]),
+];
+/// Bytes of [`RuleSet::source`], which has aliases written out.
+const MAX_SOURCE: usize = 8 * MAX_BYTES;
 
 /// Reads the sections that shape scores from the top level of a file. `None` where something is wrong,
 /// which is reported.
@@ -62,7 +84,11 @@ pub fn read(root: &mut Map<'_>) -> Option<RuleSet> {
     }
     let everywhere = ignore::windows(root);
     let rules = rules(root, &base, output_names, &everywhere)?;
-    Some(RuleSet { rules, identity, limits, forget_after, output_names })
+    let source = root.json(&READ);
+    if source.len() > MAX_SOURCE {
+        root.node.error(format!("with aliases written out the rules take more than {MAX_SOURCE} bytes"));
+    }
+    Some(RuleSet { rules, identity, limits, forget_after, output_names, source: source.into() })
 }
 
 fn identity(root: &mut Map<'_>) -> Identity {
@@ -106,8 +132,9 @@ fn limits(node: Node<'_>) -> Limits {
         limits.max_ahead = span;
     }
     // The receiver's bounds: checked by the application.
-    map.take("max_body_bytes");
-    map.take("max_in_flight_bytes");
+    for name in ["max_body_bytes", "max_in_flight_bytes", "max_connections", "max_queue_age"] {
+        map.take(name);
+    }
     map.finish();
     limits
 }

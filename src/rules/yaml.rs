@@ -5,6 +5,7 @@
 
 mod read;
 mod tree;
+mod write;
 
 pub use read::{Map, Node};
 pub use tree::MAX_BYTES;
@@ -109,10 +110,23 @@ pub fn read<T>(
     text: &str,
     read: impl FnOnce(&mut Map<'_>) -> Option<T>,
 ) -> Result<(T, Vec<Note>), Problems> {
+    read_within(MAX_BYTES, file, text, read)
+}
+
+/// [`read`] of a text of at most `limit` bytes.
+///
+/// # Errors
+/// Everything that was reported.
+pub fn read_within<T>(
+    limit: usize,
+    file: &str,
+    text: &str,
+    read: impl FnOnce(&mut Map<'_>) -> Option<T>,
+) -> Result<(T, Vec<Note>), Problems> {
     let report = Report { file: file.to_string(), problems: RefCell::default(), notes: RefCell::default() };
     let fail = |problem: Problem| Problems(vec![Problem { file: file.to_string(), ..problem }]);
     let empty = || tree::Raw { pos: Pos { line: 1, column: 1 }, kind: tree::Kind::Map(Vec::new()) };
-    let raw = match tree::parse(text).map_err(fail)? {
+    let raw = match tree::parse(text, limit).map_err(fail)? {
         Some(tree::Raw { kind: tree::Kind::Null, .. }) | None => empty(),
         Some(raw) => raw,
     };

@@ -5,6 +5,7 @@
 //! teach a part; when the memory is full, a quarter of every bin is forgotten.
 
 use super::math::{bounded, ln32};
+use crate::codec::{Damaged, Reader, Stored};
 
 /// Bins.
 pub const BINS: usize = 32;
@@ -30,6 +31,45 @@ pub struct Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         Histogram { low: 0.0, width: 0.0, total: 0.0, ranging: 0, bins: [0; BINS] }
+    }
+}
+
+/// Of the bins, which are not empty (a bit each, the first the lowest), and the counts of these.
+impl Stored for Histogram {
+    fn store(&self, to: &mut Vec<u8>) {
+        let Histogram { low, width, total, ranging, bins } = self;
+        low.store(to);
+        width.store(to);
+        total.store(to);
+        ranging.store(to);
+        let (mut mask, mut counts, mut count) = (0u32, [0u16; BINS], 0);
+        for (at, bin) in bins.iter().enumerate() {
+            if let Some(place) = counts.get_mut(count) {
+                *place = *bin;
+            }
+            let seen = *bin != 0;
+            count += usize::from(seen);
+            mask |= u32::from(seen) << at;
+        }
+        mask.store(to);
+        u16::store_all(counts.get(..count).unwrap_or_default(), to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let mut histogram = Histogram {
+            low: Stored::load(from)?,
+            width: Stored::load(from)?,
+            total: Stored::load(from)?,
+            ranging: Stored::load(from)?,
+            bins: [0; BINS],
+        };
+        let mask = u32::load(from)?;
+        for (at, bin) in histogram.bins.iter_mut().enumerate() {
+            if mask >> at & 1 == 1 {
+                *bin = u16::load(from)?;
+            }
+        }
+        Ok(histogram)
     }
 }
 

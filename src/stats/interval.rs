@@ -1,5 +1,7 @@
 //! The usual interval between samples: slow, and quantised so that what is read from it rests.
 
+use crate::codec::stored;
+
 /// An estimate of the sampling interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Interval {
@@ -15,6 +17,8 @@ pub struct Interval {
 const STRANGERS: u8 = 8;
 /// Drift of the estimate before what is told follows.
 const TOLERANCE: f32 = 0.15;
+
+stored!(struct Interval { estimate, told, strangers } valid |i| i.strangers < STRANGERS);
 
 impl Interval {
     /// Takes the interval before a sample, milliseconds, positive.

@@ -1,6 +1,7 @@
 //! Winsorised, exponentially weighted mean and variance.
 
 use super::math::{bounded, sqrt};
+use crate::codec::stored;
 
 /// Mean and variance with a gain given at each update; far values are pulled in before they teach.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -10,6 +11,8 @@ pub struct Moments {
     /// The weighted variance.
     pub var: f64,
 }
+
+stored!(struct Moments { mean, var });
 
 impl Moments {
     /// The standard deviation.

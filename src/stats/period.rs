@@ -6,6 +6,7 @@
 //! asks has to try it.
 
 use super::math::{bounded, sqrt};
+use crate::codec::{Damaged, Reader, Stored};
 
 /// Means in the ring.
 const RING: usize = 256;
@@ -17,6 +18,8 @@ const LEAST: usize = 6;
 const ENOUGH: i64 = 10;
 /// The coarsest means, ms; a longer sampling interval is its own scale.
 const COARSEST: i64 = 600_000;
+/// The longest sampling interval, ms.
+const LONGEST: i64 = 1_000_000_000_000;
 /// A finer scale than the last is followed by one this much coarser.
 const COARSER: i64 = 4;
 /// The coarsest scale follows one that is at most this much finer.
@@ -67,16 +70,51 @@ pub struct Search {
     ring: Box<[f32]>,
 }
 
+/// Of the ring, what is filled.
+impl Stored for Search {
+    fn store(&self, to: &mut Vec<u8>) {
+        let Search { scale, shortest, index, sum, count, filled, anew, ring } = self;
+        scale.store(to);
+        shortest.store(to);
+        index.store(to);
+        sum.store(to);
+        count.store(to);
+        anew.store(to);
+        filled.store(to);
+        f32::store_all(ring.get(..usize::from(*filled)).unwrap_or_default(), to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let mut search = Search::at(Stored::load(from)?, Stored::load(from)?);
+        from.check(valid_scale(search.scale), "no scale of a search")?;
+        search.index = Stored::load(from)?;
+        search.sum = Stored::load(from)?;
+        search.count = Stored::load(from)?;
+        search.anew = Stored::load(from)?;
+        search.filled = Stored::load(from)?;
+        let Some(filled) = search.ring.get_mut(..usize::from(search.filled)) else {
+            return Err(from.damaged("a ring beyond its size"));
+        };
+        filled.copy_from_slice(&f32::load_all(filled.len(), from)?);
+        Ok(search)
+    }
+}
+
+/// Whether a search can have such a scale, ms.
+pub fn valid_scale(scale: i64) -> bool {
+    (1..=LONGEST).contains(&scale)
+}
+
 impl Search {
     /// A search by single samples first, at the usual interval in ms.
     pub fn new(interval_ms: f64) -> Search {
-        let scale = (interval_ms.clamp(1_000.0, 1e12) + 0.5) as i64;
+        let scale = (interval_ms.clamp(1_000.0, LONGEST as f64) + 0.5) as i64;
         Search::at(scale, 8 * scale)
     }
 
     /// A search by scales coarser than this one only; `None` where there are none.
     pub fn beyond(scale: i64, interval_ms: f64) -> Option<Search> {
-        let shortest = (8.0 * interval_ms.clamp(1_000.0, 1e12)) as i64;
+        let shortest = (8.0 * interval_ms.clamp(1_000.0, LONGEST as f64)) as i64;
         coarser(scale).map(|scale| Search::at(scale, shortest))
     }
 

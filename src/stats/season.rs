@@ -2,6 +2,7 @@
 //! them, other periods as time passes.
 
 use super::math::{bounded, sqrt};
+use crate::codec::stored;
 
 const DAY: i64 = 86_400_000;
 const WEEK: i64 = 7 * DAY;
@@ -32,19 +33,29 @@ pub struct Profile {
     seen: Box<[u8]>,
 }
 
+/// The longest period that is ever looked for, ms, and the most buckets.
+const LONGEST: i64 = 1_000_000_000_000_000;
+const BUCKETS: usize = 96;
+
+stored!(struct Profile { period, mean, seen } valid |p| {
+    (1..=LONGEST).contains(&p.period)
+        && (1..=BUCKETS).contains(&p.mean.len())
+        && p.seen.len() == p.mean.len()
+});
+
 impl Profile {
     /// Of a period in ms: a day in quarters of an hour, a week in steps of two hours, others in steps of
     /// half a minute, or longer ones where that makes more than 96.
     pub fn of(period: i64) -> Profile {
         match period {
             WEEK => Profile::steps(WEEK, 84),
-            _ => Profile::steps(period, (period / 30_000).clamp(16, 96)),
+            _ => Profile::steps(period, (period / 30_000).clamp(16, BUCKETS as i64)),
         }
     }
 
     /// Of a period in ms where samples come at an interval: a bucket each, and at most 96.
     pub fn fitted(period: i64, interval_ms: f64) -> Profile {
-        Profile::steps(period, ((period as f64 / interval_ms.max(1.0)) as i64).clamp(8, 96))
+        Profile::steps(period, ((period as f64 / interval_ms.max(1.0)) as i64).clamp(8, BUCKETS as i64))
     }
 
     fn steps(period: i64, buckets: i64) -> Profile {

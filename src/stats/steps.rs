@@ -1,6 +1,7 @@
 //! The size of the steps from sample to sample: of all of them, and of those that moved at all.
 
 use super::math::bounded;
+use crate::codec::stored;
 
 /// Step sizes of a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -23,6 +24,8 @@ const GAIN: f64 = 0.005;
 const MOVED_GAIN: f64 = 0.01;
 /// A step counts at most this many means.
 const CLIP: f64 = 8.0;
+
+stored!(struct Steps { last, mean, moved, moves, count });
 
 impl Steps {
     /// Takes the next value; `share` in [0, 1] is how much it may teach.

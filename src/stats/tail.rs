@@ -5,6 +5,7 @@
 //! shrunk towards that of a normal signal until excesses have been seen.
 
 use super::math::ln;
+use crate::codec::stored;
 
 /// Share of samples above the threshold.
 const UPPER: f64 = 0.2;
@@ -26,6 +27,8 @@ pub struct Tail {
     excess: f32,
     seen: u16,
 }
+
+stored!(struct Tail { threshold, excess, seen } valid |t| t.threshold > 0.0 && t.excess > 0.0);
 
 impl Default for Tail {
     fn default() -> Self {

@@ -33,6 +33,24 @@ pub(super) fn write(emitter: &Emitter, out: &mut Writer<'_, '_>) -> fmt::Result 
         gauges(|t| t.pending_bytes as f64),
     )?;
     out.gauges(
+        "oddity_remote_write_disk_bytes",
+        "What the queue holds on disk",
+        "target",
+        gauges(|t| t.disk_bytes as f64),
+    )?;
+    out.gauges(
+        "oddity_remote_write_disk_failing",
+        "1 while the queue cannot be written to its disk",
+        "target",
+        gauges(|t| f64::from(u8::from(t.disk_failing))),
+    )?;
+    out.counters(
+        "oddity_remote_write_spilled_samples",
+        "Samples written to the queue on disk",
+        "target",
+        counts(|t| t.spilled),
+    )?;
+    out.gauges(
         "oddity_remote_write_oldest_pending_seconds",
         "How long the oldest pending sample has waited",
         "target",

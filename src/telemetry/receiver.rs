@@ -56,7 +56,29 @@ pub(super) fn write(sources: &Sources, out: &mut Writer<'_, '_>) -> fmt::Result 
     )?;
     let waiting = admission.reading.waiting() + admission.working.waiting() + receiver.queued();
     out.gauge("oddity_requests_waiting", "Requests that wait for bytes or a thread", waiting as f64)?;
-    out.counter("oddity_requests_overloaded", "Requests refused with 503", of(&metrics.overloads))?;
+    out.gauge(
+        "oddity_queue_age_seconds",
+        "How long the oldest request in the queue has been waiting for a thread",
+        receiver.queue_age().as_secs_f64(),
+    )?;
+    out.counters(
+        "oddity_requests_overloaded",
+        "Requests refused with 503, by what there was too much of",
+        "reason",
+        metrics.overloads(),
+    )?;
+    out.counters(
+        "oddity_limit_exceeded",
+        "Requests refused whole because of a limit, by limit",
+        "limit",
+        metrics.limits(),
+    )?;
+    out.counters(
+        "oddity_malformed_series",
+        "Malformed series, by what is wrong with them",
+        "defect",
+        metrics.defects(),
+    )?;
     out.counter(
         "oddity_ha_elections",
         "Times another replica of an HA pair was elected",

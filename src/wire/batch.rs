@@ -3,6 +3,7 @@
 use super::cursor::{BYTES, Cursor, VARINT, tag};
 use super::histogram::Histogram;
 use super::{Version, WireError};
+use crate::codec::stored;
 use crate::labels::LabelError;
 
 /// Most bytes that the labels of one series may add up to: 2.0 can name one huge symbol many times,
@@ -57,6 +58,19 @@ pub enum MetricKind {
     /// A state set.
     StateSet = 7,
 }
+
+stored!(
+    enum MetricKind {
+        Unknown = 0,
+        Counter = 1,
+        Gauge = 2,
+        Histogram = 3,
+        GaugeHistogram = 4,
+        Summary = 5,
+        Info = 6,
+        StateSet = 7,
+    }
+);
 
 impl MetricKind {
     /// The kind of a protobuf enum number; unknown numbers are `Unknown`.

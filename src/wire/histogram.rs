@@ -6,6 +6,7 @@ mod quantile;
 pub(super) use decode::{Room, histogram as decode_message};
 
 use super::STALE_BITS;
+use crate::codec::stored;
 
 /// The schema of a histogram whose bucket bounds are listed (NHCB).
 pub const CUSTOM_SCHEMA: i32 = -53;
@@ -77,6 +78,30 @@ pub struct Histogram {
     /// Whether the counter was reset.
     pub reset_hint: ResetHint,
 }
+
+stored!(struct Span { offset, length });
+stored!(
+    enum ResetHint {
+        Unknown = 0,
+        Yes = 1,
+        No = 2,
+        Gauge = 3,
+    }
+);
+stored!(struct Histogram {
+    integer,
+    count,
+    sum,
+    schema,
+    zero_threshold,
+    zero_count,
+    positive_spans,
+    positive,
+    negative_spans,
+    negative,
+    custom_values,
+    reset_hint,
+} valid |h| h.is_custom() || EXPONENTIAL_SCHEMAS.contains(&h.schema));
 
 impl Histogram {
     /// Observations in all.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. Rooms of one row do not know each other; a row may use all rows before it.
 /// Floors whose rooms build on each other take several rows.
 const FLOORS: &[(&str, &[&str])] = &[
+    ("F0", &["codec", "fail"]),
     ("F0", &["time", "labels", "stats"]),
     ("F1", &["wire"]),
     ("F2", &["calibrate"]),
@@ -13,10 +14,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("F3", &["rules"]),
     ("F3", &["record"]),
     ("F4", &["registry"]),
-    ("F5", &["engine"]),
+    ("F5", &["engine", "state"]),
     ("F6", &["outbound"]),
     ("F6", &["ingest", "emit", "history"]),
-    ("F7", &["backtest", "simulate"]),
+    ("F7", &["backtest", "simulate", "keeper"]),
+    ("F8", &["secure"]),
     ("F8", &["telemetry"]),
     ("F8", &["api"]),
     ("F9", &["config"]),

@@ -10,6 +10,7 @@ pub mod results;
 pub mod sidecar;
 pub mod sink;
 pub mod store;
+pub mod tls;
 pub mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

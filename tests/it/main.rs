@@ -9,10 +9,13 @@ mod harness;
 
 mod answers;
 mod bits;
+mod crash;
+mod doors;
 mod examples;
 mod floors;
 mod gaps;
 mod history;
+mod hostile;
 mod legacy;
 mod loop_free;
 mod outage;

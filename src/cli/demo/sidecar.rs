@@ -74,7 +74,7 @@ fn config(listen: SocketAddr, target: Option<&str>) -> anyhow::Result<Config> {
         protocol: Protocol::Auto,
     });
     Ok(Config {
-        server: ServerConfig { listen, anomalies_endpoint: true },
+        server: ServerConfig { listen, anomalies_endpoint: true, ..ServerConfig::default() },
         rules: Arc::new(rules),
         remote_write: remote_write.into_iter().collect(),
         ..Config::default()
@@ -121,6 +121,7 @@ fn rules() -> Result<RuleSet, String> {
         limits: Limits::default(),
         forget_after: Span::DAY,
         output_names: OutputNames::Oddity,
+        source: Arc::default(),
     })
 }
 

@@ -1,7 +1,9 @@
 //! A profile whose period was found: on trial, then kept as long as it helps.
 
 use super::{CLEAR, HOUR, WORTH};
+use crate::codec::stored;
 use crate::stats::math::{bounded, young};
+use crate::stats::period::valid_scale;
 use crate::stats::season::{Now, Profile};
 use crate::time::Millis;
 
@@ -19,6 +21,10 @@ pub(super) struct Found {
     with: f64,
     kept: bool,
 }
+
+stored!(struct Found { profile, scale, started, level, samples, plain, with, kept } valid |f| {
+    valid_scale(f.scale)
+});
 
 impl Found {
     /// A profile to be tried.

@@ -33,7 +33,7 @@ fn body(rows: &[Row]) -> Record {
         encoder.series(labels.into_iter(), MetricKind::Unknown, &[sample]);
     }
     let received = Millis(rows.iter().map(|row| row.2).max().unwrap_or(0) * 1000);
-    Record::Body(Body { version: Version::V2, received, bytes: encoder.finish().into() })
+    Record::Body(Body::new(Version::V2, received, encoder.finish().into()))
 }
 
 fn silent() -> Rule {
@@ -443,7 +443,7 @@ fn a_source_that_is_away_does_not_concern_another() {
         let sample = Sample { timestamp: seconds * 1000, value: (seconds % 7) as f64 };
         encoder.series(labels.into_iter(), MetricKind::Unknown, &[sample]);
         let received = Millis(seconds * 1000);
-        let body = Body { version: Version::V1, received, bytes: encoder.finish().into() };
+        let body = Body::new(Version::V1, received, encoder.finish().into());
         run.engine.apply(Record::Body(body)).expect("a good body");
     };
     for step in 0..600 {

@@ -53,11 +53,7 @@ fn live(engine: &Engine, labels: &[(&str, &str)], samples: &[Sample]) {
     for sample in samples {
         let mut encoder = Encoder::new(Version::V1);
         encoder.series(labels.iter().copied(), MetricKind::Gauge, &[*sample]);
-        let body = Body {
-            version: Version::V1,
-            received: Millis(sample.timestamp),
-            bytes: Bytes::from(encoder.finish()),
-        };
+        let body = Body::new(Version::V1, Millis(sample.timestamp), Bytes::from(encoder.finish()));
         engine.apply(Record::Body(body)).expect("sound");
     }
 }
@@ -215,7 +211,7 @@ async fn native_histograms_are_filled_too() {
         encoder.histogram_series([("__name__", "native")].into_iter(), MetricKind::Histogram, &all);
         encoder.finish()
     };
-    let first = Body { version: Version::V1, received: Millis(START + 300_000), bytes: body(0, 300).into() };
+    let first = Body::new(Version::V1, Millis(START + 300_000), body(0, 300).into());
     engine.apply(Record::Body(first)).expect("sound");
     let mock = Mock::start(move |_| {
         // Field 1 of both messages: a result is a body, and an answer a list of results.

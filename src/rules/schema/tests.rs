@@ -4,9 +4,56 @@ use crate::rules::model::{As, EmitSet, EmitWhen, Silence};
 
 fn parse(text: &str) -> RuleSet {
     match RuleSet::parse("rules.yaml", text) {
-        Ok((rules, _)) => rules,
+        Ok((rules, _)) => {
+            restores(&rules);
+            rules
+        }
         Err(problems) => panic!("{problems}"),
     }
+}
+
+/// What a checkpoint keeps of the rules makes the same rules again.
+fn restores(rules: &RuleSet) {
+    let again = RuleSet::restore(&rules.source).expect("its own source");
+    assert_eq!(format!("{again:?}"), format!("{rules:?}"));
+    let keys = |set: &RuleSet| set.rules.iter().map(|rule| rule.params.key()).collect::<Vec<_>>();
+    assert_eq!(keys(&again), keys(rules));
+    let parsed = RuleSet::parse("checkpoint", &rules.source).expect("its own source").0;
+    assert_eq!(parsed.source, rules.source);
+}
+
+#[test]
+fn rules_come_back_from_what_a_checkpoint_keeps_and_secrets_do_not() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("rules.yaml")];
+    for entry in std::fs::read_dir(root.join("examples")).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("rules") && name.ends_with(".yaml") {
+            files.push(path);
+        }
+    }
+    assert!(files.len() > 3, "{files:?}");
+    for file in files {
+        let rules = parse(&std::fs::read_to_string(&file).expect("readable"));
+        assert!(!rules.source.contains("http") || !rules.source.contains("://"), "{}", file.display());
+    }
+    let text = "server: {listen: ':1'}\nstate: {dir: here, forget_after: 2h}\nlimits: {max_series: 5, max_body_bytes: 4096}\n\
+                remote_write: [{url: 'http://x', basic_auth: {username: u, password: hunter2}}]\n\
+                rules: &r [{name: \"a\\u2028\\u0085 # b\", match: up}] # said\n";
+    let source = parse(text).source;
+    let expected = r#"{"state":{"forget_after":"2h"},"limits":{"max_series":"5"},"#;
+    assert_eq!(&*source, expected.to_string() + r#""rules":[{"name":"a\u2028\u0085 # b","match":"up"}]}"#);
+    assert!(RuleSet::restore("").is_err() && RuleSet::restore("{").is_err());
+}
+
+#[test]
+fn rules_that_aliases_make_huge_are_refused() {
+    let item = "x".repeat(200_000);
+    let text =
+        format!("rules: [{{name: a, match: up, labels: {{a: &a {item}, b: [{}]}}}}]", "*a,".repeat(50));
+    let all = problems(&text);
+    assert!(all.iter().any(|problem| problem.contains("aliases written out")), "{}", all[0].len());
 }
 
 fn problems(text: &str) -> Vec<String> {

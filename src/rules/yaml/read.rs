@@ -1,7 +1,7 @@
 //! Questions to a node.
 
 use super::tree::{Key, Kind, Raw};
-use super::{Pos, Report};
+use super::{Pos, Report, write};
 use crate::time::Span;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -248,6 +248,24 @@ impl<'a> Map<'a> {
         if let Some((key, _)) = self.fields.iter().find(|(key, _)| key.name == name) {
             self.error_at(key, why.to_string());
         }
+    }
+
+    /// JSON of the fields for which `keep` has a name: a field whole, or of its own fields those named.
+    pub fn json(&self, keep: &[(&str, &[&str])]) -> String {
+        let mut text = String::new();
+        let mut kept = Vec::new();
+        for (key, raw) in self.fields {
+            let Some((_, fields)) = keep.iter().find(|(name, _)| *name == key.name) else { continue };
+            let mut raw = raw.clone();
+            if let Kind::Map(inner) = &mut raw.kind
+                && !fields.is_empty()
+            {
+                inner.retain(|(key, _)| fields.contains(&key.name.as_str()));
+            }
+            kept.push((key.name.as_str(), raw));
+        }
+        write::object(kept.iter().map(|(name, raw)| (*name, raw)), &mut text);
+        text
     }
 
     /// Reports the fields nobody asked for.

@@ -79,13 +79,13 @@ struct Builder {
     root: Option<Raw>,
 }
 
-/// Reads one document; `None` where it is empty.
+/// Reads one document of at most `limit` bytes; `None` where it is empty.
 ///
 /// # Errors
 /// The first thing that is not YAML, or is larger, deeper or stranger than a configuration needs.
-pub fn parse(text: &str) -> Result<Option<Raw>, Problem> {
-    if text.len() > MAX_BYTES {
-        return Err(Problem::new(Pos::NONE, format!("the file is larger than {MAX_BYTES} bytes")));
+pub fn parse(text: &str, limit: usize) -> Result<Option<Raw>, Problem> {
+    if text.len() > limit {
+        return Err(Problem::new(Pos::NONE, format!("the file is larger than {limit} bytes")));
     }
     let mut builder = Builder::default();
     let mut documents = 0;
@@ -192,6 +192,10 @@ fn check_tag(tag: Option<&Cow<'_, Tag>>) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    fn parsed(text: &str) -> Result<Option<Raw>, Problem> {
+        parse(text, MAX_BYTES)
+    }
+
     #[test]
     fn bombs_are_refused_before_they_grow() {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
@@ -199,19 +203,19 @@ mod tests {
             let items = vec![format!("*a{}", i - 1); 10].join(", ");
             text += &format!("a{i}: &a{i} [{items}]\n");
         }
-        assert!(parse(&text).expect_err("too many").message.contains("100000 values"));
-        assert!(parse(&"[".repeat(200)).expect_err("too deep").message.contains("64 levels"));
-        assert!(parse(&"- ".repeat(300)).expect_err("too deep").message.contains("64 levels"));
-        assert!(parse(&" ".repeat(MAX_BYTES + 1)).expect_err("too large").message.contains("larger"));
+        assert!(parsed(&text).expect_err("too many").message.contains("100000 values"));
+        assert!(parsed(&"[".repeat(200)).expect_err("too deep").message.contains("64 levels"));
+        assert!(parsed(&"- ".repeat(300)).expect_err("too deep").message.contains("64 levels"));
+        assert!(parsed(&" ".repeat(MAX_BYTES + 1)).expect_err("too large").message.contains("larger"));
     }
 
     #[test]
     fn syntax_errors_say_where() {
-        let problem = parse("a: 1\nb: [1, 2\nc: 3\n").expect_err("a list that is not closed");
+        let problem = parsed("a: 1\nb: [1, 2\nc: 3\n").expect_err("a list that is not closed");
         assert!(problem.pos.line >= 2 && problem.message.starts_with("not valid YAML"), "{problem:?}");
-        assert_eq!(parse("a: 1\n---\nb: 2\n").expect_err("two").pos, Pos { line: 2, column: 1 });
-        assert_eq!(parse("a: !secret x\n").expect_err("a tag").pos.line, 1);
-        assert!(parse("a: *b\n").is_err());
-        assert!(parse("? [a]\n: b\n").is_err());
+        assert_eq!(parsed("a: 1\n---\nb: 2\n").expect_err("two").pos, Pos { line: 2, column: 1 });
+        assert_eq!(parsed("a: !secret x\n").expect_err("a tag").pos.line, 1);
+        assert!(parsed("a: *b\n").is_err());
+        assert!(parsed("? [a]\n: b\n").is_err());
     }
 }

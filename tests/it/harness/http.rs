@@ -35,7 +35,10 @@ fn bad(what: &str) -> io::Error {
 }
 
 /// Reads one message; `None` at the end of the stream.
-fn read_message(from: &mut impl BufRead) -> io::Result<Option<Message>> {
+///
+/// # Errors
+/// Whatever the stream says, and what is not HTTP.
+pub fn read_message(from: &mut impl BufRead) -> io::Result<Option<Message>> {
     let mut line = String::new();
     if from.read_line(&mut line)? == 0 {
         return Ok(None);

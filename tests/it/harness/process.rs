@@ -28,6 +28,27 @@ impl Process {
         Process { name: name.to_string(), child, log }
     }
 
+    /// A number of `/proc/<pid>/status` such as `VmHWM`, in kB.
+    pub fn status(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        number.unwrap_or_else(|| panic!("no {field} in {path}"))
+    }
+
+    /// All of its log.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Panics when it has ended.
+    pub fn assert_running(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            panic!("{} ended with {status}:\n{}", self.name, self.tail(40));
+        }
+    }
+
     /// Waits for `GET url` to answer 200; panics at once when the process ends before.
     pub fn await_ready(&mut self, url: &str) {
         let name = self.name.clone();

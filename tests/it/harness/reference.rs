@@ -112,7 +112,7 @@ impl Reference {
 
     /// Applies a 1.0 body.
     pub fn apply(&self, body: Vec<u8>) {
-        let body = Body { version: Version::V1, received: Millis(now_ms()), bytes: Bytes::from(body) };
+        let body = Body::new(Version::V1, Millis(now_ms()), Bytes::from(body));
         let applied = self.engine.apply(Record::Body(body)).expect("a sound body");
         assert_eq!(applied.malformed_samples, 0, "{:?}", applied.defects);
     }
@@ -120,6 +120,11 @@ impl Reference {
     /// Changes the rules, as a reload does.
     pub fn reload(&self, rules_yaml: &str) {
         self.engine.apply(Record::Rules(rules(rules_yaml))).expect("rules need no decoding");
+    }
+
+    /// A number that stands for all that it has learnt.
+    pub fn digest(&self) -> u64 {
+        self.engine.digest()
     }
 
     /// Everything it said.

@@ -7,7 +7,8 @@ use std::process::Command;
 
 /// A running `oddity serve`.
 pub struct Sidecar {
-    _process: Process,
+    /// The process.
+    pub process: Process,
     /// `http://host:port`
     pub base: String,
     config: PathBuf,
@@ -16,6 +17,11 @@ pub struct Sidecar {
 impl Sidecar {
     /// Starts it in `dir` with this `rules.yaml` and waits until it is ready.
     pub fn start(dir: &Path, rules: &str, workers: usize) -> Sidecar {
+        Self::start_with(dir, rules, workers, &["--log.level", "info"])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(dir: &Path, rules: &str, workers: usize, more: &[&str]) -> Sidecar {
         std::fs::create_dir_all(dir).expect("its directory");
         let config = dir.join("rules.yaml");
         std::fs::write(&config, rules).expect("its configuration");
@@ -27,11 +33,12 @@ impl Sidecar {
             .arg(&config)
             .arg("--web.listen-address")
             .arg(format!("127.0.0.1:{port}"))
-            .args(["--workers", &workers.to_string(), "--log.level", "info"]);
+            .args(["--workers", &workers.to_string()])
+            .args(more);
         let mut process = Process::start("oddity", dir, &mut command);
         let base = format!("http://127.0.0.1:{port}");
         process.await_ready(&format!("{base}/-/ready"));
-        Sidecar { _process: process, base, config }
+        Sidecar { process, base, config }
     }
 
     /// Where it takes remote write.

@@ -108,12 +108,21 @@ fn take(inner: &mut Inner, two: bool, body: &[u8]) -> Result<[usize; 3], String>
 impl Sink {
     /// Starts one that takes both protocols.
     pub fn start() -> Sink {
+        Sink::moody(|_| None)
+    }
+
+    /// Starts one that answers request number n with the status that `mood` gives, and takes it where it
+    /// gives none.
+    pub fn moody(mood: impl Fn(u64) -> Option<u16> + Send + Sync + 'static) -> Sink {
         let inner = Arc::new(Mutex::new(Inner::default()));
         let shared = inner.clone();
         let server = Server::start(move |request| {
             let two = request.header("content-type").is_some_and(|v| v.contains("write.v2.Request"));
             let mut inner = shared.lock().unwrap_or_else(PoisonError::into_inner);
             inner.requests += 1;
+            if let Some(status) = mood(inner.requests) {
+                return Reply { status, headers: Vec::new(), body: b"not in the mood".to_vec() };
+            }
             match take(&mut inner, two, &request.body) {
                 Ok([samples, histograms, exemplars]) => {
                     let headers = vec![

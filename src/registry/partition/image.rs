@@ -1,0 +1,294 @@
+//! The binary form of a partition.
+//!
+//! A label pair stands once in an image, in a table; series name their pairs by place. Slots are not
+//! kept: series come back in their order without holes between them, signals in the order of their
+//! series. The table of identities is made again, and so are the identities, from the labels.
+
+use super::{Heard, NONE, Partition, Previous, Series, Signal, Watch};
+use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
+use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
+use crate::detect::isolation::Points;
+use crate::labels::{Interner, Labels, Pair, series_id};
+use crate::registry::summary::{Open, Summary};
+use hashbrown::HashTable;
+use std::sync::Arc;
+
+/// The version of the images of partitions and of the head: any change of what is stored needs another.
+/// See `docs/formats.md`.
+pub const FORMAT: u32 = 1;
+
+/// Appends [`FORMAT`].
+pub fn store_format(to: &mut Vec<u8>) {
+    FORMAT.store(to);
+}
+
+/// Reads the version of an image.
+///
+/// # Errors
+/// It is another than [`FORMAT`].
+pub fn load_format(from: &mut Reader<'_>) -> Result<(), Damaged> {
+    let format = u32::load(from)?;
+    match format {
+        FORMAT => Ok(()),
+        _ => Err(from.damaged(format!("format {format}, and this version of oddity reads {FORMAT}"))),
+    }
+}
+
+stored!(struct Heard { at, ended });
+
+impl Stored for Previous {
+    fn store(&self, to: &mut Vec<u8>) {
+        match self {
+            Previous::Nothing => to.push(0),
+            Previous::Value(at, value) => {
+                to.push(1);
+                at.store(to);
+                value.store(to);
+            }
+            Previous::Histogram(at, histogram) => {
+                to.push(2);
+                at.store(to);
+                histogram.store(to);
+            }
+        }
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        match from.array()? {
+            [0] => Ok(Previous::Nothing),
+            [1] => Ok(Previous::Value(Stored::load(from)?, Stored::load(from)?)),
+            [2] => Ok(Previous::Histogram(Stored::load(from)?, Stored::load(from)?)),
+            _ => Err(from.damaged("no last sample")),
+        }
+    }
+}
+
+/// Without its slot, which the series gives it.
+impl Stored for Watch {
+    fn store(&self, to: &mut Vec<u8>) {
+        let Watch { slot: _, target, now, then, next, first, held, told } = self;
+        target.store(to);
+        now.store(to);
+        then.store(to);
+        next.store(to);
+        first.store(to);
+        held.store(to);
+        told.store(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Watch {
+            slot: NONE,
+            target: Stored::load(from)?,
+            now: Stored::load(from)?,
+            then: Stored::load(from)?,
+            next: Stored::load(from)?,
+            first: Stored::load(from)?,
+            held: Stored::load(from)?,
+            told: Stored::load(from)?,
+        })
+    }
+}
+
+/// Without its place in the list, which the order of the signals gives it.
+impl Stored for Signal {
+    fn store(&self, to: &mut Vec<u8>) {
+        let Signal { transform, params, next: _, scored, previous, last, emitted, model } = self;
+        transform.store(to);
+        params.store(to);
+        scored.store(to);
+        previous.store(to);
+        last.store(to);
+        emitted.store(to);
+        model.store(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Signal {
+            transform: Stored::load(from)?,
+            params: Stored::load(from)?,
+            next: NONE,
+            scored: Stored::load(from)?,
+            previous: Stored::load(from)?,
+            last: Stored::load(from)?,
+            emitted: Stored::load(from)?,
+            model: Stored::load(from)?,
+        })
+    }
+}
+
+impl Series {
+    /// Appends all but labels and what is in other slabs.
+    pub(super) fn store(&self, to: &mut Vec<u8>) {
+        let Series {
+            id: _,
+            labels: _,
+            newest,
+            generation,
+            rule,
+            group,
+            kind,
+            stale,
+            floats,
+            histograms,
+            first: _,
+            watch: _,
+        } = self;
+        newest.store(to);
+        generation.store(to);
+        rule.store(to);
+        group.store(to);
+        kind.store(to);
+        stale.store(to);
+        floats.store(to);
+        histograms.store(to);
+    }
+
+    fn load(labels: Labels, from: &mut Reader<'_>) -> Result<Series, Damaged> {
+        let canonical: Vec<(&str, &str)> = labels.iter().collect();
+        let sorted = canonical.is_sorted_by(|a, b| a.0 < b.0);
+        let full = canonical.iter().all(|(name, value)| !name.is_empty() && !value.is_empty());
+        from.check(sorted && full, "labels that are not canonical")?;
+        Ok(Series {
+            id: series_id(&canonical),
+            labels,
+            newest: Stored::load(from)?,
+            generation: Stored::load(from)?,
+            rule: Stored::load(from)?,
+            group: Stored::load(from)?,
+            kind: Stored::load(from)?,
+            stale: Stored::load(from)?,
+            floats: Stored::load(from)?,
+            histograms: Stored::load(from)?,
+            first: NONE,
+            watch: NONE,
+        })
+    }
+}
+
+/// The table of label pairs of an image being made. Pairs are told apart by where they are in memory:
+/// interned ones are there once.
+#[derive(Default)]
+struct Pairs<'a> {
+    all: Vec<&'a Pair>,
+    places: HashTable<(usize, u32)>,
+}
+
+impl<'a> Pairs<'a> {
+    fn place(&mut self, pair: &'a Arc<Pair>) -> u32 {
+        // The high half of a product has bits of all of the address (Knuth, multiplicative hashing).
+        let hash = |at: usize| {
+            let product = (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            product ^ product >> 32
+        };
+        let (at, next) = (Arc::as_ptr(pair).addr(), self.all.len() as u32);
+        if let Some((_, place)) = self.places.find(hash(at), |have| have.0 == at) {
+            return *place;
+        }
+        self.places.insert_unique(hash(at), (at, next), |have| hash(have.0));
+        self.all.push(pair);
+        next
+    }
+}
+
+/// Appends what was told in each epoch; `donor` appends a model, or where it is.
+pub(super) fn store_open(
+    open: &Open,
+    to: &mut Vec<u8>,
+    mut donor: impl FnMut(&Arc<crate::detect::Model>, &mut Vec<u8>),
+) {
+    store_count(open.len(), to);
+    for (epoch, Summary { cohorts, points }) in open {
+        epoch.store(to);
+        cohorts.store(to, &mut donor);
+        points.store(to);
+    }
+}
+
+fn load_open(from: &mut Reader<'_>, donors: &Donors) -> Result<Open, Damaged> {
+    let mut open = Open::new();
+    for _ in 0..from.count()? {
+        let epoch = i64::load(from)?;
+        from.check(EPOCHS.contains(&epoch), "no such epoch")?;
+        open.insert(epoch, Summary { cohorts: Cohorts::load(from, donors)?, points: Points::load(from)? });
+    }
+    Ok(open)
+}
+
+impl Partition {
+    /// Appends the partition's image.
+    pub fn store(&self, to: &mut Vec<u8>) {
+        let Partition { sequence, series, signals: _, watches, sweep_from: _, open, index: _ } = self;
+        store_format(to);
+        sequence.store(to);
+        let (mut pairs, mut body) = (Pairs::default(), Vec::with_capacity(1024 * series.len()));
+        for (_, series) in series.iter() {
+            store_count(series.labels.pairs().len(), &mut body);
+            for pair in series.labels.pairs() {
+                store_count(pairs.place(pair) as usize, &mut body);
+            }
+            series.store(&mut body);
+            watches.get(series.watch).copied().store(&mut body);
+            store_count(self.signals_of(series).count(), &mut body);
+            self.signals_of(series).for_each(|signal| signal.store(&mut body));
+        }
+        store_count(pairs.all.len(), to);
+        for pair in &pairs.all {
+            store_text(pair.name(), to);
+            store_text(pair.value(), to);
+        }
+        store_count(series.len(), to);
+        to.append(&mut body);
+        let mut donors = Donors::default();
+        store_open(open, &mut body, |model, body| donors.store_place(model, body));
+        donors.store(to);
+        to.append(&mut body);
+    }
+
+    /// Reads a partition's image; its labels are shared through `interner`.
+    ///
+    /// # Errors
+    /// It is damaged, or of another format.
+    pub fn load(from: &mut Reader<'_>, interner: &Interner) -> Result<Partition, Damaged> {
+        load_format(from)?;
+        let mut partition = Partition { sequence: Stored::load(from)?, ..Partition::default() };
+        let count = from.count()?;
+        let mut pairs = Vec::new();
+        for _ in 0..count {
+            pairs.push(interner.pair(load_text(from)?, load_text(from)?));
+        }
+        for _ in 0..from.count()? {
+            partition.load_series(&pairs, from)?;
+        }
+        let donors = Donors::load(from)?;
+        partition.open = load_open(from, &donors)?;
+        Ok(partition)
+    }
+
+    fn load_series(&mut self, pairs: &[Arc<Pair>], from: &mut Reader<'_>) -> Result<(), Damaged> {
+        let count = from.count()?;
+        let mut labels = Vec::new();
+        for _ in 0..count {
+            let place = usize::try_from(from.number()?).ok().and_then(|place| pairs.get(place));
+            labels.push(place.ok_or_else(|| from.damaged("a label that is not in the table"))?.clone());
+        }
+        let series = Series::load(Labels::from(labels), from)?;
+        from.check(self.find(series.id, NONE).is_none(), "a series twice")?;
+        let slot = self.insert(series);
+        let watch: Option<Watch> = Stored::load(from)?;
+        let watch = watch.map_or(NONE, |watch| self.watches.insert(Watch { slot, ..watch }));
+        let (mut first, mut last) = (NONE, NONE);
+        for _ in 0..from.count()? {
+            let at = self.signals.insert(Signal::load(from)?);
+            match self.signals.get_mut(last) {
+                Some(before) => before.next = at,
+                None => first = at,
+            }
+            last = at;
+        }
+        if let Some(series) = self.series.get_mut(slot) {
+            (series.first, series.watch) = (first, watch);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! The state folder: one process at a time, one incarnation, its checkpoints and where the rest is.
+
+use super::{CheckpointReader, StateError, numbered, sync_folder};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Checkpoints kept.
+const KEPT: usize = 2;
+
+/// An open state folder. Nobody else may open it before this is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// A checkpoint in the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its sequence.
+    pub sequence: u64,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder, or makes it.
+    ///
+    /// # Errors
+    /// It cannot be made, or is in use.
+    pub fn open(path: &Path) -> Result<Folder, StateError> {
+        for path in [path.to_path_buf(), path.join("log"), path.join("checkpoints")] {
+            std::fs::create_dir_all(&path).map_err(StateError::io(&path))?;
+        }
+        let lock_path = path.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = lock.map_err(StateError::io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::InUse(path.to_path_buf())),
+            Err(TryLockError::Error(error)) => return Err(StateError::io(&lock_path)(error)),
+        }
+        let folder = Folder { path: path.to_path_buf(), _lock: lock };
+        folder.sweep()?;
+        Ok(folder)
+    }
+
+    /// What a crash left half done.
+    fn sweep(&self) -> Result<(), StateError> {
+        let checkpoints = self.checkpoint_folder();
+        for (_, path) in numbered(&checkpoints, "tmp")? {
+            std::fs::remove_file(&path).map_err(StateError::io(&path))?;
+        }
+        let probe = self.log_folder().join("probe.tmp");
+        match std::fs::remove_file(&probe) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(StateError::io(&probe)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the log's segments are.
+    pub fn log_folder(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the checkpoints are.
+    pub fn checkpoint_folder(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// Where targets keep what they could not yet send.
+    pub fn queue_folder(&self) -> PathBuf {
+        self.path.join("queue")
+    }
+
+    /// The number of this state: sequences of another mean nothing to it. `None`: it is new.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no number.
+    pub fn incarnation(&self) -> Result<Option<u128>, StateError> {
+        let path = self.path.join("incarnation");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => u128::from_str_radix(text.trim(), 16).map(Some).map_err(|_| {
+                StateError::damaged(&path, "it does not hold a number of 32 hexadecimal digits")
+            }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StateError::io(&path)(error)),
+        }
+    }
+
+    /// Begins a new state: nothing there before belongs to it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn begin(&self, incarnation: u128) -> Result<(), StateError> {
+        let (path, aside) = (self.path.join("incarnation"), self.path.join("incarnation.tmp"));
+        let io = StateError::io(&path);
+        let mut file = File::create(&aside).map_err(&io)?;
+        file.write_all(format!("{incarnation:032x}\n").as_bytes()).map_err(&io)?;
+        file.sync_all().map_err(&io)?;
+        std::fs::rename(&aside, &path).map_err(&io)?;
+        sync_folder(&self.path)
+    }
+
+    /// The checkpoints, the newest first.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn checkpoints(&self) -> Result<Vec<Summary>, StateError> {
+        let found = numbered(&self.checkpoint_folder(), "checkpoint")?;
+        Ok(found.into_iter().rev().map(|(sequence, path)| Summary { sequence, path }).collect())
+    }
+
+    /// Opens a checkpoint of this incarnation.
+    ///
+    /// # Errors
+    /// As [`CheckpointReader::open`]; and one of another state counts as damaged.
+    pub fn open_checkpoint(&self, of: &Summary, incarnation: u128) -> Result<CheckpointReader, StateError> {
+        let reader = CheckpointReader::open(&of.path)?;
+        match reader.incarnation == incarnation {
+            true => Ok(reader),
+            false => Err(StateError::damaged(&of.path, "it belongs to another state")),
+        }
+    }
+
+    /// Puts a file that cannot be used where it is in nobody's way.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub fn set_aside(&self, path: &Path) -> Result<PathBuf, StateError> {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".corrupt");
+        let aside = path.with_file_name(name);
+        std::fs::rename(path, &aside).map_err(StateError::io(path))?;
+        Ok(aside)
+    }
+
+    /// Removes all but the last two checkpoints; says from which sequence on the log is still needed.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn prune(&self) -> Result<u64, StateError> {
+        let checkpoints = self.checkpoints()?;
+        for old in checkpoints.iter().skip(KEPT) {
+            std::fs::remove_file(&old.path).map_err(StateError::io(&old.path))?;
+        }
+        Ok(checkpoints.iter().take(KEPT).map(|kept| kept.sequence).min().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CheckpointWriter;
+    use super::*;
+
+    #[test]
+    fn a_folder_is_for_one_process() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("opens");
+        assert!(matches!(Folder::open(place.path()), Err(StateError::InUse(_))));
+        drop(folder);
+        Folder::open(place.path()).expect("opens again");
+    }
+
+    #[test]
+    fn an_incarnation_is_begun_once() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("opens");
+        assert_eq!(folder.incarnation().expect("reads"), None);
+        folder.begin(u128::MAX - 5).expect("writes");
+        assert_eq!(folder.incarnation().expect("reads"), Some(u128::MAX - 5));
+        std::fs::write(place.path().join("incarnation"), "hello").expect("writes");
+        assert!(folder.incarnation().expect_err("refused").to_string().contains("32 hexadecimal digits"));
+    }
+
+    #[test]
+    fn two_checkpoints_are_kept_and_leftovers_removed() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("opens");
+        for sequence in [10, 20, 30] {
+            let writer =
+                CheckpointWriter::begin(&folder.checkpoint_folder(), 5, sequence, 1).expect("begins");
+            writer.finish().expect("finishes");
+        }
+        std::fs::write(folder.checkpoint_folder().join(format!("{:020}.tmp", 40)), "half").expect("writes");
+        assert_eq!(folder.prune().expect("prunes"), 20);
+        drop(folder);
+        let folder = Folder::open(place.path()).expect("opens");
+        let sequences: Vec<u64> = folder.checkpoints().expect("lists").iter().map(|c| c.sequence).collect();
+        assert_eq!(sequences, [30, 20]);
+        assert_eq!(std::fs::read_dir(folder.checkpoint_folder()).expect("lists").count(), 2);
+        let newest = &folder.checkpoints().expect("lists")[0];
+        assert!(folder.open_checkpoint(newest, 5).is_ok());
+        assert!(folder.open_checkpoint(newest, 6).is_err());
+        let aside = folder.set_aside(&newest.path).expect("renames");
+        assert!(aside.exists() && folder.checkpoints().expect("lists").len() == 1);
+    }
+}

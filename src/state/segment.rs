@@ -1,0 +1,146 @@
+//! The frames of the log's segments: `docs/formats.md`, "Log".
+
+use super::{StateError, VERSION};
+use crate::record::Entry;
+use std::path::Path;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// How a segment begins.
+pub const MAGIC: [u8; 8] = *b"oddity-L";
+/// Bytes of a segment's head.
+pub const HEAD: usize = 48;
+/// Bytes of a record's head.
+pub const FRAME: usize = 32;
+
+/// The head of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The state that it belongs to.
+    pub incarnation: u128,
+    /// No record before this one is in it.
+    pub first: u64,
+}
+
+impl Head {
+    /// As it is written: magic, version, 4 zeros, incarnation, first sequence, checksum of all that.
+    pub fn bytes(&self) -> [u8; HEAD] {
+        let mut to = Vec::with_capacity(HEAD);
+        to.extend(MAGIC);
+        to.extend(VERSION.to_le_bytes());
+        to.extend([0; 4]);
+        to.extend(self.incarnation.to_le_bytes());
+        to.extend(self.first.to_le_bytes());
+        let sum = xxh3_64(&to);
+        to.extend(sum.to_le_bytes());
+        let mut bytes = [0; HEAD];
+        bytes.copy_from_slice(&to);
+        bytes
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Another version, or no head.
+    pub fn read(bytes: &[u8; HEAD], path: &Path) -> Result<Head, StateError> {
+        let magic = bytes.first_chunk::<8>();
+        if magic != Some(&MAGIC) {
+            return Err(StateError::damaged(path, "it does not begin as a segment of the log does"));
+        }
+        let version = u32::from_le_bytes(part(bytes, 8));
+        if version != VERSION {
+            return Err(StateError::Version { path: path.to_path_buf(), found: version, wanted: VERSION });
+        }
+        if xxh3_64(&bytes[..HEAD - 8]) != u64::from_le_bytes(part(bytes, HEAD - 8)) {
+            return Err(StateError::damaged(path, "the checksum of its head is wrong"));
+        }
+        Ok(Head {
+            incarnation: u128::from_le_bytes(part(bytes, 16)),
+            first: u64::from_le_bytes(part(bytes, 32)),
+        })
+    }
+}
+
+/// The head of a record in a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Bytes of the payload that follows.
+    pub length: u32,
+    /// The kind of record.
+    pub kind: u8,
+    /// The record's place in the order.
+    pub sequence: u64,
+    /// xxh3-64 of the payload.
+    pub sum: u64,
+}
+
+impl Frame {
+    /// Of an entry.
+    pub fn of(sequence: u64, entry: &Entry) -> Frame {
+        // A body is bounded far below 4 GiB.
+        let length = u32::try_from(entry.len()).unwrap_or(u32::MAX);
+        Frame { length, kind: entry.kind, sequence, sum: entry.sum }
+    }
+
+    /// As it is written: length, kind, 3 zeros, sequence, checksum of the payload, checksum of all that.
+    pub fn bytes(&self) -> [u8; FRAME] {
+        let mut bytes = [0; FRAME];
+        bytes[..4].copy_from_slice(&self.length.to_le_bytes());
+        bytes[4] = self.kind;
+        bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.sum.to_le_bytes());
+        let sum = xxh3_64(&bytes[..24]);
+        bytes[24..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads it; `None` where there is no frame.
+    pub fn read(bytes: &[u8; FRAME]) -> Option<Frame> {
+        (xxh3_64(&bytes[..24]) == u64::from_le_bytes(part(bytes, 24))).then(|| Frame {
+            length: u32::from_le_bytes(part(bytes, 0)),
+            kind: bytes[4],
+            sequence: u64::from_le_bytes(part(bytes, 8)),
+            sum: u64::from_le_bytes(part(bytes, 16)),
+        })
+    }
+}
+
+/// `N` bytes at a place that is within.
+fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&bytes[at..at + N]);
+    part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_and_frames_come_back_and_any_flipped_bit_is_seen() {
+        let head = Head { incarnation: 0x1234 << 77, first: 99 };
+        let path = Path::new("x.log");
+        let bytes = head.bytes();
+        assert_eq!(Head::read(&bytes, path).expect("a head"), head);
+        for bit in 0..HEAD * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Head::read(&bytes, path).is_err(), "bit {bit}");
+        }
+        let frame = Frame { length: 7, kind: 2, sequence: u64::MAX, sum: 3 };
+        let bytes = frame.bytes();
+        assert_eq!(Frame::read(&bytes), Some(frame));
+        for bit in 0..FRAME * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Frame::read(&bytes), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_damage() {
+        let mut bytes = Head { incarnation: 1, first: 1 }.bytes();
+        bytes[8] = 9;
+        let error = Head::read(&bytes, Path::new("x.log")).expect_err("refused");
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+}
