@@ -57,8 +57,35 @@ impl std::fmt::Display for Matcher {
             MatchOp::Regex => "=~",
             MatchOp::NotRegex => "!~",
         };
-        write!(f, "{}{op}{:?}", self.name, self.value)
+        match plain(&self.name) {
+            true => f.write_str(&self.name)?,
+            false => quoted(f, &self.name)?,
+        }
+        f.write_str(op)?;
+        quoted(f, &self.value)
     }
+}
+
+/// Whether PromQL takes a label name as it is.
+fn plain(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Writes a string as PromQL does; Rust's own escapes are not all PromQL's.
+fn quoted(f: &mut std::fmt::Formatter<'_>, text: &str) -> std::fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            '\n' => f.write_str("\\n")?,
+            '\r' => f.write_str("\\r")?,
+            '\t' => f.write_str("\\t")?,
+            c => write!(f, "{c}")?,
+        }
+    }
+    f.write_str("\"")
 }
 
 /// A vector selector: all its matchers must fit.
