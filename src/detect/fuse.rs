@@ -40,6 +40,8 @@ const PLAIN: f64 = 16.0;
 /// heavy one within days. A series that is heavy in its body is thought wider by the second number.
 const PLAIN_PRIOR: Prior = Prior { peaks: 10.0, scale: 2.0 };
 const PLAIN_HEAVY: f64 = 1.5;
+/// In a slow reading.
+const SLOW_PRIOR: Prior = Prior { peaks: 10.0, scale: 1.6 };
 /// Mean excess of the plain distance, in thresholds, of a tail that is a little heavier than a normal one
 /// (0.38), and of one as heavy as Student's t3 (0.73) or heavier.
 const LIGHT_TAIL: f64 = 0.5;
@@ -284,10 +286,11 @@ impl Model {
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
         let share = OWN_YOUNG + w * (OWN - OWN_YOUNG);
         let heavy = self.heavy();
-        let sharp = self.beside(share * own + (1.0 - share) * worth, &self.plain, plain, heavy);
+        let prior = Prior { scale: PLAIN_PRIOR.scale + heavy * PLAIN_HEAVY, ..PLAIN_PRIOR };
+        let sharp = self.beside(share * own + (1.0 - share) * worth, &self.plain, plain, prior);
         let mut told = (sharp, Lead::Sharp);
         let mut slow = |detector: Detector, ledger: &Ledger, z: f64, lead: Lead| {
-            let nats = self.beside(0.0, ledger, z, heavy);
+            let nats = self.beside(0.0, ledger, z, SLOW_PRIOR);
             evidence[detector as usize] = nats.max(0.0) as f32;
             if nats - SLOW_PRICE > told.0 {
                 told = (nats - SLOW_PRICE, lead);
@@ -336,13 +339,12 @@ impl Model {
 
     /// The greater of some nats and those of a ledger's evidence, two looks at one sample paid for. The
     /// ledger joins as it fills; a signal that mostly rests has no tail to go by.
-    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64, heavy: f64) -> f64 {
+    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64, prior: Prior) -> f64 {
         let resting = (ledger.least() / MOVING).min(1.0);
         let w = ledger.weight() * resting * resting;
         if w <= 0.0 {
             return nats;
         }
-        let prior = Prior { scale: PLAIN_PRIOR.scale + heavy * PLAIN_HEAVY, ..PLAIN_PRIOR };
         let own = self.believed(ledger.nats(evidence, prior));
         let own = (1.0 - w) * nats + w * own;
         nats.max(own) - w * LOOKS
