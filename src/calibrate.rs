@@ -4,4 +4,4 @@
 pub mod ledger;
 pub mod readout;
 
-pub use ledger::Ledger;
+pub use ledger::{Ledger, PEAKS, Prior};

@@ -5,6 +5,8 @@
 //! series reaches any evidence; above the least of them the tail is exponential in the evidence
 //! (nats already), its scale a censored mean: the top quarter counts no more than its least member,
 //! so incidents cannot move it much (Epstein & Sobel 1953), shrunk towards a prior. Old peaks leave by halving.
+//! Where few samples stand behind a peak, the tail is taken from nearer its middle, where it may be steeper
+//! than farther out: there the top quarter's own scale tells what lies beyond it, should that be wider.
 
 use crate::codec::{Damaged, Reader, Stored};
 use crate::stats::math::ln;
@@ -16,22 +18,35 @@ pub const PEAKS: usize = 24;
 const APART: u32 = HOUR;
 /// Peaks before the ledger has a say.
 const FEWEST: u16 = 3;
-/// The scale before the peaks have told it, in units of the evidence. Chosen on the development data.
-const PRIOR_SCALE: f64 = 1.6;
 /// Steps a nat in a stored peak.
 const STEPS: f64 = 256.0;
 const HOUR: u32 = 3_600;
 /// Ages at which half the early ledger is forgotten: the detectors were still learning then.
 const EARLY: [u32; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
-/// Peaks that the prior weighs where an incident is told from the tail.
-const PRIOR: f64 = 10.0;
+/// Where an incident is told from the tail.
+const INCIDENT: Prior = Prior { peaks: 10.0, scale: 2.5 };
+/// Peaks that the tail's scale weighs against that of the top quarter.
+const TOP_PRIOR: f64 = 0.3;
+/// Nats of the least peak's rate: from the first on the tail is told as one, to the second the top
+/// quarter's scale counts in full beyond it. At 60 s a full ledger reaches deeper, at 5 min it does not.
+const DEEP: f64 = 6.1;
+const SHALLOW: f64 = 5.3;
 /// Allowed nats beyond which, times this, a peak is an incident.
 const FAR: f64 = 1.2;
 /// Seconds that earn one peak left out, and how many can be saved up.
-const CREDIT: f32 = 3.0 * 24.0 * HOUR as f32;
+const CREDIT: f32 = 24.0 * HOUR as f32;
 const MOST: f32 = 8.0;
 /// Time the ledger stands for at most.
 const WINDOW: u32 = 240 * HOUR;
+
+/// What is thought of a tail's scale before its peaks have told it. Chosen on the development data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prior {
+    /// Peaks that it weighs.
+    pub peaks: f64,
+    /// The scale, in units of the evidence.
+    pub scale: f64,
+}
 
 /// The peaks, largest first, and what they stand for; 88 bytes. Times are seconds since its birth.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,8 +154,8 @@ impl Ledger {
     }
 
     /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly
-    /// increasing in it, 0 at 0. `prior`: peaks that the prior scale weighs.
-    pub fn nats(&self, evidence: f64, prior: f64) -> f64 {
+    /// increasing in it, 0 at 0.
+    pub fn nats(&self, evidence: f64, prior: Prior) -> f64 {
         let held = usize::from(self.held);
         let Some(peaks) = self.peaks.get(..held) else { return 0.0 };
         let Some(least) = peaks.last() else { return 0.0 };
@@ -149,7 +164,28 @@ impl Ledger {
         if evidence <= u {
             return at_least * evidence / u;
         }
-        at_least + (evidence - u) / self.scale(peaks, u, prior)
+        let scale = self.scale(peaks, u, prior);
+        let knee = peaks.get(peaks.len() / 4).map_or(u, |p| f64::from(*p) / STEPS);
+        let shallow = ((DEEP - at_least) / (DEEP - SHALLOW)).clamp(0.0, 1.0);
+        if evidence <= knee || shallow <= 0.0 {
+            return at_least + (evidence - u) / scale;
+        }
+        let beyond = scale + shallow * (Self::top_scale(peaks, knee, scale) - scale);
+        at_least + (knee - u) / scale + (evidence - knee) / beyond
+    }
+
+    /// The scale of what exceeds the top quarter's least, at least `scale`; of six, the greatest counts
+    /// no more than the second. Fewer than three tell nothing.
+    fn top_scale(peaks: &[u16], knee: f64, scale: f64) -> f64 {
+        let quarter = peaks.len() / 4;
+        if quarter < 3 {
+            return scale;
+        }
+        let censored = quarter / 5;
+        let cap = peaks.get(censored).copied().unwrap_or(0);
+        let steps: u32 = peaks.iter().take(quarter).map(|p| u32::from(*p.min(&cap))).sum();
+        let sum = f64::from(steps) / STEPS - knee * quarter as f64;
+        scale.max((sum + TOP_PRIOR * scale) / ((quarter - censored) as f64 + TOP_PRIOR))
     }
 
     /// The greatest evidence kept, of a peak that is over or still on.
@@ -164,7 +200,7 @@ impl Ledger {
         last.and_then(|k| self.peaks.get(k)).map_or(0.0, |p| f64::from(*p) / STEPS)
     }
 
-    fn scale(&self, peaks: &[u16], u: f64, prior: f64) -> f64 {
+    fn scale(&self, peaks: &[u16], u: f64, prior: Prior) -> f64 {
         let quarter = peaks.len() / 4;
         let cap = peaks.get(quarter).copied().unwrap_or(0);
         let steps: u32 = peaks.iter().map(|p| u32::from(*p.min(&cap))).sum();
@@ -172,12 +208,12 @@ impl Ledger {
         let free = (peaks.len().saturating_sub(1 + quarter)).max(1) as f64;
         // Peaks that are wider than the prior thought are believed sooner than narrower ones.
         let own = sum / free;
-        let prior = if own > PRIOR_SCALE && self.youth() > 0.0 {
-            prior * (PRIOR_SCALE / own) * (PRIOR_SCALE / own)
+        let weight = if own > prior.scale && self.youth() > 0.0 {
+            prior.peaks * (prior.scale / own) * (prior.scale / own)
         } else {
-            prior
+            prior.peaks
         };
-        (sum + prior * PRIOR_SCALE) / (free + prior)
+        (sum + weight * prior.scale) / (free + weight)
     }
 
     /// Milliseconds since the first sample was taken; 0 before it.
@@ -186,7 +222,10 @@ impl Ledger {
     }
 
     /// Takes the evidence of one sample. `bar`: nats beyond which, by a margin, a peak is an incident.
-    pub fn learn(&mut self, at: Millis, evidence: f64, bar: f64) {
+    /// `refill`: peaks up to which one below all others is entered, at most [`PEAKS`]. After a halving
+    /// such peaks are of the last hours and not of all the time that the ledger stands for: they tell
+    /// the tail wider than it is.
+    pub fn learn(&mut self, at: Millis, evidence: f64, bar: f64, refill: usize) {
         if self.born == Millis::MIN {
             self.born = at;
         }
@@ -194,7 +233,7 @@ impl Ledger {
         let past = now.saturating_sub(self.candidate_at);
         if past >= APART {
             self.credit = (self.credit + past as f32 / CREDIT).min(MOST);
-            self.enter(bar);
+            self.enter(bar, refill);
             self.candidate = 0.0;
             self.candidate_at = now;
         }
@@ -217,9 +256,9 @@ impl Ledger {
     /// Enters the peak that is over; one far beyond the `bar` is left out while there is credit, for an
     /// incident is no news of the healthy tail. At an hour of the day that has had such peaks it is
     /// entered all the same: a nightly job is healthy.
-    fn enter(&mut self, bar: f64) {
+    fn enter(&mut self, bar: f64, refill: usize) {
         let mut candidate = f64::from(self.candidate);
-        let nats = self.nats(candidate, PRIOR);
+        let nats = self.nats(candidate, INCIDENT);
         if nats > FAR * bar && usize::from(self.entered) >= PEAKS && !self.expected_now() {
             if self.credit >= 1.0 {
                 self.credit -= 1.0;
@@ -232,7 +271,7 @@ impl Ledger {
         self.entered = self.entered.saturating_add(1);
         let held = usize::from(self.held);
         let at = self.peaks.iter().take(held).position(|p| *p < peak).unwrap_or(held);
-        if at < PEAKS {
+        if at < PEAKS && (at < held || held < refill) {
             if let Some(tail) = self.peaks.get_mut(at..) {
                 tail.rotate_right(1);
                 if let Some(slot) = tail.first_mut() {
@@ -274,10 +313,12 @@ impl Ledger {
 mod tests {
     use super::*;
 
+    const PRIOR: Prior = Prior { peaks: 20.0, scale: 1.6 };
+
     fn hourly(peaks: &[f64]) -> Ledger {
         let mut l = Ledger::default();
         for (k, p) in peaks.iter().enumerate() {
-            l.learn(Millis(k as i64 * 3_600_000), *p, 10.0);
+            l.learn(Millis(k as i64 * 3_600_000), *p, 10.0, PEAKS);
         }
         l
     }
@@ -286,10 +327,10 @@ mod tests {
     fn a_cluster_is_one_peak() {
         let mut l = Ledger::default();
         for k in 0..100 {
-            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 }, 10.0);
+            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 }, 10.0, PEAKS);
         }
         assert_eq!(l.entered, 0);
-        l.learn(Millis(50 * 60_000 + 3_600_000), 1.0, 10.0);
+        l.learn(Millis(50 * 60_000 + 3_600_000), 1.0, 10.0, PEAKS);
         assert_eq!((l.entered, l.peaks[0]), (1, 9 * 256));
     }
 
@@ -300,8 +341,8 @@ mod tests {
         assert_eq!(l.held, 8);
         // The top two count as 6: a mean excess of (5 + 5 + 5 + 4 + 3 + 2 + 1 + 0) / 5 = 5. Being wider than
         // the prior, it is up against 20 · (1.6 / 5)² = 2.048 of it: (25 + 2.048 · 1.6) / (5 + 2.048) = 4.012.
-        assert!((l.nats(11.0, 20.0) - (2f64.ln() + 10.0 / 4.012)).abs() < 1e-3, "{}", l.nats(11.0, 20.0));
-        assert!(l.nats(1e300, 20.0).is_finite() && l.nats(0.0, 20.0) == 0.0);
+        assert!((l.nats(11.0, PRIOR) - (2f64.ln() + 10.0 / 4.012)).abs() < 1e-3, "{}", l.nats(11.0, PRIOR));
+        assert!(l.nats(1e300, PRIOR).is_finite() && l.nats(0.0, PRIOR) == 0.0);
     }
 
     #[test]
@@ -309,6 +350,6 @@ mod tests {
         let quiet: Vec<f64> = (0..11).map(|k| 5.0 + f64::from(k % 4)).collect();
         let mut odd = quiet.clone();
         odd[7] = 200.0;
-        assert!((hourly(&odd).nats(20.0, 20.0) - hourly(&quiet).nats(20.0, 20.0)).abs() < 4.0);
+        assert!((hourly(&odd).nats(20.0, PRIOR) - hourly(&quiet).nats(20.0, PRIOR)).abs() < 4.0);
     }
 }

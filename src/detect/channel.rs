@@ -1,6 +1,6 @@
 //! A slow statistic in units of its own usual size, with the ledger of its peaks.
 
-use crate::calibrate::Ledger;
+use crate::calibrate::{Ledger, PEAKS};
 use crate::codec::stored;
 use crate::stats::math::{ln, ratio, young};
 use crate::time::Millis;
@@ -43,6 +43,6 @@ impl Channel {
 
     /// Enters the evidence of a judged sample into the ledger.
     pub fn enter(&mut self, at: Millis, evidence: f64, bar: f64) {
-        self.ledger.learn(at, evidence, bar);
+        self.ledger.learn(at, evidence, bar, PEAKS);
     }
 }

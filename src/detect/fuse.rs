@@ -13,7 +13,7 @@ use super::seasonal::Expected;
 use super::shift::LongRun;
 use super::slope::Slope;
 use super::{Detector, ModelParams};
-use crate::calibrate::Ledger;
+use crate::calibrate::{Ledger, Prior};
 use crate::stats::math::{ln, ratio};
 use crate::time::Millis;
 
@@ -22,33 +22,46 @@ use crate::time::Millis;
 const WORTH: f64 = 0.85;
 /// Weight of the series' own calibration against the fused evidence at its worth. Wholly its own would
 /// make scores of calm and stormy series incomparable after some incidents.
-const OWN: f64 = 0.65;
+const OWN: f64 = 0.56;
+/// The same of the young reading, before the peaks have a say.
+const OWN_YOUNG: f64 = 0.65;
 /// The series' own calibration tells at most this many times the worth of the evidence.
 const OWN_MOST: f64 = 3.0;
-/// Peaks that the prior weighs in the fused channel: the peaks of a few days cannot tell a tail, and a
-/// scale taken from them alone misranks series. Chosen on the development data.
-const FUSED_PRIOR: f64 = 20.0;
+/// In the fused channel the prior weighs many peaks: those of a few days cannot tell a tail, and a scale
+/// taken from them alone misranks series.
+const FUSED_PRIOR: Prior = Prior { peaks: 20.0, scale: 1.6 };
 /// What a nat of isolation counts in the fused evidence, and from how many on: not much, for it looks
 /// at the same distances as the others.
 const ISOLATED: f64 = 0.25;
 const ISOLATED_FROM: f64 = 3.0;
 /// What the logarithm of the plain distance's nats is counted in, so that a ledger's steps suit it.
 const PLAIN: f64 = 16.0;
-/// Peaks that the prior weighs in the plain channel: fewer than in the fused one, for the logarithm
-/// tells a light tail from a heavy one within days.
-const PLAIN_PRIOR: f64 = 10.0;
+/// In the plain channel it weighs fewer than in the fused one, for the logarithm tells a light tail from a
+/// heavy one within days. A series that is heavy in its body is thought wider by the second number.
+const PLAIN_PRIOR: Prior = Prior { peaks: 10.0, scale: 2.0 };
+const PLAIN_HEAVY: f64 = 1.5;
+/// In a slow reading.
+const SLOW_PRIOR: Prior = Prior { peaks: 10.0, scale: 1.6 };
+/// Mean excess of the plain distance, in thresholds, of a tail that is a little heavier than a normal one
+/// (0.38), and of one as heavy as Student's t3 (0.73) or heavier.
+const LIGHT_TAIL: f64 = 0.5;
+const HEAVY_TAIL: f64 = 0.7;
 /// The least kept peak of a signal that moves (three nats and a half).
 const MOVING: f64 = 24.0;
 /// Price of the second look, nats: below ln 2, for the two are far from independent. Chosen on the
 /// development data.
 const LOOKS: f64 = 0.35;
-/// Share of the nats beyond those seen that a young tail is not believed.
+/// Share of the nats beyond those seen that a young tail is not believed, and how many at most; and what
+/// is added to both where it is heavy.
 const CAUTION: f64 = 0.4;
+const CAUTION_HEAVY: f64 = 0.5;
 const CAUTION_MOST: f64 = 3.0;
+const CAUTION_MOST_HEAVY: f64 = 4.0;
 /// Logarithms of nats, as [`PLAIN`] counts them, beyond the greatest peak: up to 1.1 times it there is all
-/// the caution, from 1.6 times it on none.
+/// the caution, from 1.6 times it on none; of a heavy tail records are far out, up to 7.6 times.
 const NEAR: f64 = 1.5;
 const RECORD: f64 = 7.5;
+const RECORD_HEAVY: f64 = 25.0;
 /// Nats taken off where alarms come about once a day.
 const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
@@ -271,10 +284,13 @@ impl Model {
         evidence[Detector::Isolation as usize] = isolated;
         let own = (1.0 - w) * young
             + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
-        let sharp = self.beside(OWN * own + (1.0 - OWN) * worth, &self.plain, plain);
+        let share = OWN_YOUNG + w * (OWN - OWN_YOUNG);
+        let heavy = self.heavy();
+        let prior = Prior { scale: PLAIN_PRIOR.scale + heavy * PLAIN_HEAVY, ..PLAIN_PRIOR };
+        let sharp = self.beside(share * own + (1.0 - share) * worth, &self.plain, plain, prior);
         let mut told = (sharp, Lead::Sharp);
         let mut slow = |detector: Detector, ledger: &Ledger, z: f64, lead: Lead| {
-            let nats = self.beside(0.0, ledger, z);
+            let nats = self.beside(0.0, ledger, z, SLOW_PRIOR);
             evidence[detector as usize] = nats.max(0.0) as f32;
             if nats - SLOW_PRICE > told.0 {
                 told = (nats - SLOW_PRICE, lead);
@@ -290,7 +306,7 @@ impl Model {
         if z.flat > told.0 {
             told = (z.flat, Lead::Flat);
         }
-        Fused { nats: self.cautious(told.0, plain), lead: told.1, fused, plain, evidence }
+        Fused { nats: self.cautious(told.0, plain, heavy), lead: told.1, fused, plain, evidence }
     }
 
     /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
@@ -298,27 +314,38 @@ impl Model {
         (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
     }
 
+    /// How heavy the tail of the distance from the base level is by all samples, not only by peaks: known
+    /// within the first hundred. 0 about normal, 1 as Student's t3 or heavier.
+    fn heavy(&self) -> f64 {
+        ((self.base_tail.heaviness() - LIGHT_TAIL) / (HEAVY_TAIL - LIGHT_TAIL)).clamp(0.0, 1.0)
+    }
+
     /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet: a sample
-    /// that is but little farther out than any before may be one of a heavy tail.
-    fn cautious(&self, nats: f64, plain: f64) -> f64 {
+    /// that is but little farther out than any before may be one of a heavy tail, the more so where
+    /// the body is heavy.
+    fn cautious(&self, nats: f64, plain: f64, heavy: f64) -> f64 {
         let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
         // About once a day is where peaks crowd: there the tail is told too light.
         let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
-        let youth = self.youth() * ((f64::from(self.samples) - 200.0) / 400.0).clamp(0.0, 1.0);
+        let ramp = ((f64::from(self.samples) - 200.0) / 400.0).clamp(0.0, 1.0);
+        // A little heavy may be chance in the first samples.
+        let youth = self.youth() * ramp.max(heavy * heavy);
         let beyond = plain - self.plain.greatest();
-        let known = ((RECORD - beyond) / (RECORD - NEAR)).clamp(0.0, 1.0);
-        nats - (CAUTION * (nats - seen)).clamp(0.0, CAUTION_MOST) * youth * known
+        let record = RECORD + heavy * RECORD_HEAVY;
+        let known = ((record - beyond) / (record - NEAR)).clamp(0.0, 1.0);
+        let caution = (CAUTION + heavy * CAUTION_HEAVY) * (nats - seen);
+        nats - caution.clamp(0.0, CAUTION_MOST + heavy * CAUTION_MOST_HEAVY) * youth * known
     }
 
     /// The greater of some nats and those of a ledger's evidence, two looks at one sample paid for. The
     /// ledger joins as it fills; a signal that mostly rests has no tail to go by.
-    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64) -> f64 {
+    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64, prior: Prior) -> f64 {
         let resting = (ledger.least() / MOVING).min(1.0);
         let w = ledger.weight() * resting * resting;
         if w <= 0.0 {
             return nats;
         }
-        let own = self.believed(ledger.nats(evidence, PLAIN_PRIOR));
+        let own = self.believed(ledger.nats(evidence, prior));
         let own = (1.0 - w) * nats + w * own;
         nats.max(own) - w * LOOKS
     }

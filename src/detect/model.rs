@@ -21,7 +21,7 @@ use super::shift::Shift;
 use super::slope::Slope;
 use super::zscore::ZScore;
 use super::{Detector, Kind, ModelParams, ReadOut};
-use crate::calibrate::{Ledger, readout};
+use crate::calibrate::{Ledger, PEAKS, readout};
 use crate::stats::interval::Interval;
 use crate::stats::math::{bounded, young};
 use crate::stats::moments::Moments;
@@ -320,8 +320,8 @@ impl Model {
         self.steps.learn(x, share);
         if n >= params.min_samples {
             let bar = readout::allowed(Span::days(30).0, self.interval.ms());
-            self.ledger.learn(at, judged.fused, bar);
-            self.plain.learn(at, judged.plain, bar);
+            self.ledger.learn(at, judged.fused, bar, PEAKS / 2);
+            self.plain.learn(at, judged.plain, bar, PEAKS / 2);
             if has(Detector::Shift) {
                 self.shift.enter(at, judged.shift, bar);
             }
