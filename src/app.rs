@@ -3,18 +3,21 @@
 //! Draining goes against the stream: not ready, accept no more, finish what is in flight, then give
 //! the way out the rest of the grace to deliver what is queued.
 
+mod gaps;
 mod reload;
 #[cfg(test)]
 mod tests;
 
-use reload::Fixed;
+use gaps::Filler;
+pub use gaps::SourceError;
+use reload::{Fixed, Rooms};
 pub use reload::{Loader, Reloader};
 
 use crate::api::{self, Api, Current, Recent, ServerLimits};
 use crate::config::Config;
 use crate::emit::{EmitError, Emitter, QueueDir, Undelivered};
 use crate::engine::{Engine, OutputSink};
-use crate::ingest::{IngestError, Receiver, ReceiverLimits};
+use crate::ingest::{Gate, Hole, IngestError, Receiver, ReceiverLimits};
 use crate::keeper::{self, Found, Keeper};
 use crate::record::Record;
 use crate::secure::{self, Doors};
@@ -27,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// The version of this build.
@@ -55,6 +58,9 @@ pub enum AppError {
     /// Certificates or tokens.
     #[error("{}", .0.join("\n"))]
     Doors(Vec<String>),
+    /// A source to fill gaps from.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 /// What is not in the configuration file.
@@ -100,6 +106,9 @@ pub struct App {
     api: Arc<Api>,
     reloader: Arc<Reloader>,
     keeper: Option<Arc<Keeper>>,
+    filler: Arc<Filler>,
+    /// Gaps that the receiver finds.
+    holes: mpsc::Receiver<Hole>,
     grace: Duration,
     server: ServerLimits,
 }
@@ -140,7 +149,11 @@ impl App {
             Some(folder) => kept(folder, &config, options.lanes, limits.decompressed, sinks, &emitter)?,
             None => (Arc::new(Engine::new(config.rules.clone(), options.lanes, sinks)), None),
         };
-        let receiver = Arc::new(Receiver::new(engine.clone(), limits)?);
+        let (gate, holes) = Gate::new();
+        let gate = Arc::new(gate);
+        let receiver = Arc::new(Receiver::gated(engine.clone(), limits, Some(gate.clone()))?);
+        let filler = Arc::new(Filler::new(gate, engine.clone()));
+        filler.read_from(Filler::sources(&config.remote_read)?);
         let state = Arc::new(ConfigState::default());
         state.ok.store(true, Ordering::Relaxed);
         state.loaded.store(started.0, Ordering::Relaxed);
@@ -166,8 +179,7 @@ impl App {
             options.loader,
             fixed,
             &config.notes,
-            engine.clone(),
-            emitter.clone(),
+            Rooms { engine: engine.clone(), emitter: emitter.clone(), filler: filler.clone() },
             state,
             telemetry,
             doors.clone(),
@@ -185,7 +197,7 @@ impl App {
             started,
             version: VERSION,
         });
-        Ok(App { api, reloader, keeper, grace: options.grace, server: options.server })
+        Ok(App { api, reloader, keeper, filler, holes, grace: options.grace, server: options.server })
     }
 
     /// Puts a new configuration in force on demand.
@@ -218,6 +230,8 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         self.api.emitter.start();
         let sweeper = tokio::spawn(sweep(self.api.engine.clone()));
+        let grace = self.grace;
+        let filling = tokio::spawn(self.filler.clone().run(self.holes));
         let mut servers = JoinSet::new();
         for listener in listeners {
             servers.spawn(api::serve(listener, self.api.clone(), self.server, stopped.clone()));
@@ -227,10 +241,11 @@ impl App {
         shutdown.await;
 
         let started = Instant::now();
-        let left = || self.grace.saturating_sub(started.elapsed());
+        let left = || grace.saturating_sub(started.elapsed());
         tracing::info!(grace_seconds = self.grace.as_secs_f64(), "draining");
         self.api.ready.store(false, Ordering::Release);
         stop.send_replace(true);
+        self.filler.stop();
         let finish = async { while servers.join_next().await.is_some() {} };
         // Half of the time at most: the way out needs the rest.
         if tokio::time::timeout(left() / 2, finish).await.is_err() {
@@ -238,6 +253,7 @@ impl App {
             servers.shutdown().await;
         }
         sweeper.abort();
+        filling.abort();
         if let Some(keeper) = &self.keeper {
             let keeper = keeper.clone();
             if let Err(error) = tokio::task::spawn_blocking(move || keeper.stop()).await {

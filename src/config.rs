@@ -7,6 +7,7 @@ mod read;
 mod relabel;
 mod remote_write;
 
+pub use crate::history::RemoteReadConfig;
 pub use crate::rules::yaml::{Note, Problem, Problems};
 pub use crate::state::{Fsync, OnDiskFull};
 pub use doors::load_web_config;
@@ -90,15 +91,6 @@ impl Default for StateConfig {
             checkpoint_every: Span::minutes(15),
         }
     }
-}
-
-/// One source of `remote_read:`; no history is read by this version.
-#[derive(Clone, Debug)]
-pub struct RemoteReadConfig {
-    /// Where from, who we are.
-    pub http: HttpConfig,
-    /// Matchers that a query must have.
-    pub required_matchers: Vec<(String, String)>,
 }
 
 /// A configuration, checked.

@@ -7,7 +7,6 @@
 
 pub mod config;
 
-mod auth;
 mod backoff;
 mod client;
 mod clock;
@@ -22,7 +21,6 @@ mod request;
 mod sender;
 mod spill;
 mod target;
-mod tls;
 mod verdict;
 
 #[cfg(test)]
@@ -34,6 +32,7 @@ pub use disk::{QueueDir, QueueFile, queues};
 pub use metrics::{LAG_BOUNDS, Lag, TargetSnapshot};
 
 use crate::engine::{OutputBatch, OutputSink};
+use crate::outbound::OutboundError;
 use config::RemoteWriteConfig;
 use disk::{Disk, OpenError};
 use parking_lot::{Mutex, RwLock};
@@ -47,15 +46,9 @@ use tokio::runtime::Handle;
 /// Why targets cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum EmitError {
-    /// The URL (not shown: it may hold a password).
-    #[error("the url {0}")]
-    Url(String),
-    /// A header that is not one, or that must not be set.
-    #[error("the header {0:?} cannot be set")]
-    Header(String),
-    /// Certificates and keys.
-    #[error("tls: {0}")]
-    Tls(String),
+    /// A URL, a header, certificates or keys.
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     /// `write_relabel_configs`
     #[error("write_relabel_configs: {0}")]
     Relabel(String),

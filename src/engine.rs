@@ -6,8 +6,11 @@
 //! order. So every partition applies records in log order, whatever the number of threads.
 
 pub mod apply;
+pub mod cardinality;
 pub mod context;
 mod epochs;
+#[cfg(test)]
+mod holes;
 pub mod identify;
 #[cfg(test)]
 mod images;
@@ -173,6 +176,7 @@ pub(crate) struct Shared {
     pub sinks: Vec<Arc<dyn OutputSink>>,
     pub want_all: bool,
     pub kept: AtomicUsize,
+    pub cardinality: cardinality::Cardinality,
     pub epochs: epochs::Counters,
 }
 
@@ -202,6 +206,7 @@ impl Engine {
             want_all: sinks.iter().any(|sink| sink.wants_all()),
             sinks,
             kept: AtomicUsize::new(0),
+            cardinality: cardinality::Cardinality::default(),
             epochs: epochs::Counters::default(),
         });
         let sharing = rules.shares();
@@ -216,7 +221,7 @@ impl Engine {
     }
 
     /// Whether records can be kept at present, or need not be.
-    pub fn keeps(&self) -> bool {
+    pub fn can_keep(&self) -> bool {
         !self.journal.get().is_some_and(|journal| journal.refuses())
     }
 
@@ -378,7 +383,8 @@ impl Engine {
 
     fn keep(&self, work: Prepared) {
         let mut spare = self.spare.lock();
-        if spare.len() < MAX_SPARE {
+        // The memory of a giant is not kept for the next one.
+        if spare.len() < MAX_SPARE && !work.is_giant() {
             spare.push(work);
         }
     }

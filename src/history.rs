@@ -1,16 +1,27 @@
 //! History: samples of the past, out of a file or from a Prometheus over HTTP.
 
 pub mod client;
+pub mod fill;
+#[cfg(test)]
+mod mock;
 pub mod openmetrics;
 pub mod prometheus;
+pub mod remote_read;
 
 pub use client::{Client, ClientError};
 pub use prometheus::{Fetched, Query};
+pub use remote_read::{ReadFailure, RemoteReadConfig, Source};
 
 use crate::labels::{LabelError, LabelLimits, SeriesId, canonicalise, series_id};
 use crate::wire::{MetricKind, Sample};
 use std::collections::HashMap;
 use std::path::PathBuf;
+
+/// Time that a body of replayed samples covers at most, in milliseconds: observed time advances by no
+/// more for one body.
+pub const WINDOW: i64 = 60_000;
+/// Bytes after which a body of replayed samples is sent and the next one begun.
+pub const MAX_BODY: usize = 4 << 20;
 
 /// Why a history cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@
 //! [`Record`](crate::record::Record)s; the engine does not know where they come from.
 
 pub mod admission;
+pub mod gap;
 pub mod ha;
 pub mod metrics;
 pub mod negotiate;
@@ -16,6 +17,7 @@ pub mod receiver;
 mod tests;
 
 pub use admission::{Admission, Overload};
+pub use gap::{FillResult, Gate, Hole};
 pub use ha::HaTracker;
 pub use metrics::Metrics;
 pub use receiver::{Receiver, ReceiverLimits, Reply, RequestHead, Unread};

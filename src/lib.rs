@@ -28,6 +28,7 @@ pub mod state;
 pub mod emit;
 pub mod history;
 pub mod ingest;
+pub mod outbound;
 // F7: what keeps state, and tools over the engine.
 pub mod backtest;
 pub mod keeper;

@@ -108,6 +108,27 @@ impl Sources {
             flags.entry(rule.name.clone()).or_insert(0);
         }
         out.counters("oddity_flags", "Scores of at least 1, by rule", "rule", flags)?;
+        let rules = self.engine.rules();
+        let counts = self.engine.cardinality().rules();
+        out.gauges(
+            "oddity_rule_series",
+            "Series kept, by rule",
+            "rule",
+            counts.iter().map(|count| (count.rule.as_str(), count.kept as f64)),
+        )?;
+        let limits =
+            rules.rules.iter().filter_map(|rule| Some((rule.name.as_str(), rule.max_series? as f64)));
+        out.gauges("oddity_rule_series_limit", "Series that a rule may have", "rule", limits)?;
+        let refused = counts.iter().flat_map(|count| {
+            [("rule", count.refused_by_rule), ("all", count.refused_by_all)].map(|(limit, times)| {
+                (vec![("rule", count.rule.clone()), ("limit", limit.to_string())], times)
+            })
+        });
+        out.labelled_counters(
+            "oddity_series_refused",
+            "Times that a series was not taken in, by its rule and by whose limit",
+            refused,
+        )?;
         let states = [
             ("kept", stats.series),
             ("warming", stats.warming),

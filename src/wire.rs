@@ -1,4 +1,4 @@
-//! Remote write on the wire: frames, decoders, encoders.
+//! Remote write and remote read on the wire: frames, decoders, encoders.
 //!
 //! The hot path walks the decompressed body once and fills a flat, reusable [`Batch`] of offsets
 //! into it: no string is copied, no label parsed. `proto` holds the prost-generated types of the
@@ -11,10 +11,12 @@ pub mod encode;
 pub mod frame;
 pub mod histogram;
 pub mod proto;
+pub mod read;
 #[cfg(test)]
 mod tests;
 pub mod v1;
 pub mod v2;
+pub mod xor;
 
 pub use batch::{Batch, MetricKind, Piece, Sample, SeriesDefect, SeriesRef};
 pub use decode::{DecodeLimits, decode};

@@ -196,6 +196,7 @@ pub(super) mod tests {
             emit_when: EmitWhen::Always,
             labels: vec![("job".into(), "lost".into()), ("team".into(), "edge".into())],
             buckets: false,
+            max_series: None,
         };
         let band = Some(Band { lower: 1.0, upper: f64::INFINITY });
         Output {

@@ -1,6 +1,7 @@
 //! The status page: one self-contained HTML document. Whatever comes from outside is escaped.
 
 use super::anomalies::short;
+use super::status::TOP;
 use super::{Anomaly, Api, now};
 use crate::time::{Millis, Span};
 use std::fmt::Write;
@@ -57,6 +58,7 @@ fn write(api: &Api, out: &mut String) -> std::fmt::Result {
     out.push_str("</div><h2>Newest anomalies</h2>");
     anomalies(&api.recent.newest(25), out)?;
     targets(api, out)?;
+    cardinality(api, out)?;
     let notes = api.control.notes();
     if !notes.is_empty() {
         out.push_str("<h2>Notes</h2><ul>");
@@ -114,6 +116,40 @@ fn targets(api: &Api, out: &mut String) -> std::fmt::Result {
         )?;
     }
     out.push_str("</table></div>");
+    Ok(())
+}
+
+fn cardinality(api: &Api, out: &mut String) -> std::fmt::Result {
+    let counts = api.engine.cardinality();
+    let mut rules = counts.rules();
+    rules.truncate(TOP);
+    if rules.is_empty() {
+        return Ok(());
+    }
+    out.push_str(
+        "<h2>Most series</h2><div class=table><table><tr><th>rule</th><th>series kept</th><th>refused</th></tr>",
+    );
+    for count in rules {
+        write!(
+            out,
+            "<tr><td>{}</td><td class=n>{}</td><td class=n>{}</td></tr>",
+            escape(&count.rule),
+            count.kept,
+            count.refused_by_rule + count.refused_by_all,
+        )?;
+    }
+    out.push_str("</table></div>");
+    let metrics = [
+        ("series kept", api.engine.largest_metrics(TOP)),
+        ("times refused: over a limit of series", counts.refused(TOP)),
+    ];
+    for (what, all) in metrics.into_iter().filter(|(_, all)| !all.is_empty()) {
+        write!(out, "<p></p><div class=table><table><tr><th>metric</th><th>{what}</th></tr>")?;
+        for (metric, n) in all {
+            write!(out, "<tr><td><code>{}</code></td><td class=n>{n}</td></tr>", escape(&metric))?;
+        }
+        out.push_str("</table></div>");
+    }
     Ok(())
 }
 

@@ -38,6 +38,7 @@ pub fn status(api: &Api) -> Value {
             "scored_signals": stats.scored,
             "stale_signals": stats.stale,
         },
+        "cardinality": cardinality(api, &rules),
         "sequence": stats.sequence,
         "memory_bytes": memory,
         "receiver": {
@@ -109,6 +110,32 @@ fn targets(api: &Api) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// Rules, metrics and refused metrics shown.
+pub(super) const TOP: usize = 10;
+
+/// Who has most series, and who was refused most.
+fn cardinality(api: &Api, rules: &RuleSet) -> Value {
+    let counts = api.engine.cardinality();
+    let by_rule = counts.rules().into_iter().take(TOP).map(|count| {
+        let limit = rules.rules.iter().find(|rule| rule.name == count.rule).and_then(|rule| rule.max_series);
+        json!({
+            "rule": count.rule,
+            "series": count.kept,
+            "max_series": limit,
+            "refused_by_rule": count.refused_by_rule,
+            "refused_by_all": count.refused_by_all,
+        })
+    });
+    let named = |what: &'static str, all: Vec<(String, u64)>| -> Vec<Value> {
+        all.into_iter().map(|(metric, n)| json!({"metric": metric, what: n})).collect()
+    };
+    json!({
+        "rules": by_rule.collect::<Vec<_>>(),
+        "metrics": named("series", api.engine.largest_metrics(TOP)),
+        "refused_metrics": named("times", counts.refused(TOP)),
+    })
 }
 
 /// The maintenance windows open at a time, each with the rules it holds for.
@@ -189,6 +216,7 @@ fn rule(rule: &Rule) -> Value {
         },
         "accept_shift_after": rule.params.accept_shift_after.to_string(),
         "ignore": rule.ignore.iter().map(|one| window(one)).collect::<Vec<_>>(),
+        "max_series": rule.max_series,
         "silence_after": rule.silence.map(|silence| silence.after.to_string()),
     })
 }

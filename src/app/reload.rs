@@ -1,5 +1,6 @@
 //! Reload: a new configuration comes in force whole, or not at all.
 
+use super::gaps::Filler;
 use crate::api::Control;
 use crate::config::{Config, Note, ReceiveLimits, ServerConfig, StateConfig};
 use crate::emit::Emitter;
@@ -70,14 +71,20 @@ struct InForce {
     restart_needed: Vec<&'static str>,
 }
 
+/// What configurations are put in force in.
+pub(super) struct Rooms {
+    pub engine: Arc<Engine>,
+    pub emitter: Arc<Emitter>,
+    pub filler: Arc<Filler>,
+}
+
 /// Puts configurations in force, one at a time.
 pub struct Reloader {
     loader: Option<Loader>,
     fixed: Fixed,
     in_force: Mutex<InForce>,
     one_at_a_time: Mutex<()>,
-    engine: Arc<Engine>,
-    emitter: Arc<Emitter>,
+    rooms: Rooms,
     state: Arc<ConfigState>,
     telemetry: Telemetry,
     doors: Arc<Doors>,
@@ -89,8 +96,7 @@ impl Reloader {
         loader: Option<Loader>,
         fixed: Fixed,
         notes: &[Note],
-        engine: Arc<Engine>,
-        emitter: Arc<Emitter>,
+        rooms: Rooms,
         state: Arc<ConfigState>,
         telemetry: Telemetry,
         doors: Arc<Doors>,
@@ -101,8 +107,7 @@ impl Reloader {
             fixed,
             in_force: Mutex::new(in_force),
             one_at_a_time: Mutex::default(),
-            engine,
-            emitter,
+            rooms,
             state,
             telemetry,
             doors,
@@ -113,12 +118,14 @@ impl Reloader {
         let Some(loader) = &self.loader else {
             return Err(vec!["there is no configuration file to read again".to_string()]);
         };
-        let Config { server, receive, state, rules, remote_write, notes, .. } = loader()?;
+        let Config { server, receive, state, rules, remote_write, remote_read, notes, .. } = loader()?;
         // What can still refuse comes first: then nothing has changed.
         let doors = self.doors.prepare(server.doors.clone())?;
-        self.emitter.reload(remote_write).map_err(|error| vec![error.to_string()])?;
-        self.engine.apply(Record::Rules(rules)).map_err(|error| vec![error.to_string()])?;
+        let sources = Filler::sources(&remote_read).map_err(|error| vec![error.to_string()])?;
+        self.rooms.emitter.reload(remote_write).map_err(|error| vec![error.to_string()])?;
+        self.rooms.engine.apply(Record::Rules(rules)).map_err(|error| vec![error.to_string()])?;
         self.doors.put(doors);
+        self.rooms.filler.read_from(sources);
         let restart_needed = self.fixed.differs(&server, &receive, &state);
         let mut notes = texts(&notes);
         notes.extend(
@@ -142,7 +149,7 @@ impl Control for Reloader {
         match &result {
             Ok(()) => {
                 self.state.loaded.store(super::now().0, Ordering::Relaxed);
-                tracing::info!(rules = self.engine.rules().rules.len(), "configuration reloaded");
+                tracing::info!(rules = self.rooms.engine.rules().rules.len(), "configuration reloaded");
                 for setting in self.restart_needed() {
                     tracing::warn!(setting, "changed in the file; it stays as it was until a restart");
                 }

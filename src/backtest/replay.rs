@@ -3,7 +3,7 @@
 use super::BacktestError;
 use super::answers::{Answers, Collector};
 use crate::engine::Engine;
-use crate::history::History;
+use crate::history::{History, MAX_BODY, WINDOW};
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
 use crate::record::{Body, Record};
 use crate::registry::summary::epoch;
@@ -18,10 +18,6 @@ use std::sync::Arc;
 
 /// Samples in a body where there is one series.
 const CHUNK: usize = 500;
-/// Time of a body where there are many: observed time advances by at most this much for one body.
-const WINDOW: i64 = 60_000;
-/// Bytes after which a body is sent and the next one begun.
-const MAX_BODY: usize = 4 << 20;
 
 /// The built-in rules: every series of this name (`None`: of any), taken `as` (`None`: by its type).
 ///
@@ -54,6 +50,7 @@ pub fn default_rules(
         emit_when: EmitWhen::Always,
         labels: Vec::new(),
         buckets: false,
+        max_series: None,
     };
     Ok(RuleSet {
         rules: vec![Arc::new(rule)],

@@ -1,28 +1,13 @@
 //! What `remote_write` and `remote_read` have in common: where, and who we are.
 
-use crate::emit::config::{Auth, Secret, TlsConfig};
+pub use crate::outbound::HttpConfig;
+
+use crate::outbound::{Auth, Secret, TlsConfig};
 use crate::rules::yaml::{Map, Node};
 use crate::time::Span;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::Uri;
 use std::path::Path;
-
-/// The other side of HTTP requests.
-#[derive(Clone, Debug)]
-pub struct HttpConfig {
-    /// `http` or `https`.
-    pub url: String,
-    /// `name`; default the URL without its query.
-    pub name: String,
-    /// `remote_timeout`
-    pub timeout: Span,
-    /// `headers`
-    pub headers: Vec<(String, String)>,
-    /// Who we are.
-    pub auth: Auth,
-    /// `tls_config`
-    pub tls: TlsConfig,
-}
 
 const NOT_YET: &str = "not supported yet; remove it";
 

@@ -12,8 +12,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
-const LATER: &str = "accepted, and has no effect in this version";
-
 pub(super) fn config(file: &str, text: &str) -> Result<Config, Problems> {
     let base = Path::new(file).parent().unwrap_or(Path::new(""));
     let (config, notes) = yaml::read(file, text, |root| {
@@ -130,11 +128,14 @@ fn sources(root: &mut Map<'_>, base: &Path) -> Vec<RemoteReadConfig> {
         {
             required_matchers.extend(value.string().map(|value| (name, value)));
         }
-        map.take("read_recent").map(|node| node.bool());
-        map.take("filter_external_labels").map(|node| node.bool());
+        for name in ["read_recent", "filter_external_labels"] {
+            if let Some(node) = map.take(name) {
+                node.bool();
+                node.note("accepted, and has no effect: gaps are recent, and series keep all labels");
+            }
+        }
         map.finish();
         sources.extend(http.map(|http| RemoteReadConfig { http, required_matchers }));
     }
-    node.note(format!("{LATER}: no history is read"));
     sources
 }

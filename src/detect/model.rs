@@ -422,6 +422,12 @@ impl Model {
         self.last_at
     }
 
+    /// Reads a little here and there, so that a use soon after finds all of it near.
+    pub fn near(&self) -> u64 {
+        let numbers = [self.rarity.near(), self.zscore.near(), self.base.mean, self.plain.greatest()];
+        numbers.into_iter().fold(self.last_at.0 as u64, |near, number| near ^ number.to_bits())
+    }
+
     /// Bytes this model holds on the heap, beside its own size.
     pub fn heap_bytes(&self) -> usize {
         self.zscore.heap_bytes()

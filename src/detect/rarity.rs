@@ -50,6 +50,11 @@ pub struct Rare {
 }
 
 impl Rarity {
+    /// A number that lies in it.
+    pub fn near(&self) -> f64 {
+        self.quick
+    }
+
     fn means(&self, x: f64, n: u32) -> (f64, f64) {
         let young = young(n);
         let step = |mean: f64, gain: f64| bounded(mean + gain.max(young) * (x - mean));

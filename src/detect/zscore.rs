@@ -27,6 +27,11 @@ stored!(struct ZScore { ring, tail, next, len, anchor, sum, squares } valid |z| 
 const OFFSET: f64 = 1e37;
 
 impl ZScore {
+    /// A number that lies where the next one will.
+    pub fn near(&self) -> f64 {
+        self.ring.get(usize::from(self.next)).copied().map_or(0.0, f64::from)
+    }
+
     /// A window of `size` samples (at least 4).
     pub fn new(size: u16) -> ZScore {
         ZScore { ring: vec![0.0; usize::from(size.clamp(4, 4096))].into(), ..ZScore::default() }

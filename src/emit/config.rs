@@ -1,76 +1,9 @@
 //! What `remote_write:` configures, with Prometheus's names and defaults.
 
+pub use crate::outbound::{Auth, Secret, TlsConfig};
+
 use crate::time::Span;
 use regex::Regex;
-use std::path::PathBuf;
-
-/// A secret: given in the file, or in a file of its own that is read at each use.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// The secret itself.
-    Inline(String),
-    /// A file that holds it; surrounding white space is dropped.
-    File(PathBuf),
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Secret::Inline(_) => f.write_str("<secret>"),
-            Secret::File(path) => write!(f, "<secret in {}>", path.display()),
-        }
-    }
-}
-
-/// How a client proves who it is. At most one may be set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// Not at all.
-    #[default]
-    None,
-    /// `basic_auth`
-    Basic {
-        /// User name.
-        username: String,
-        /// Password; may be absent.
-        password: Option<Secret>,
-    },
-    /// `authorization`
-    Header {
-        /// `type`, default `Bearer`.
-        scheme: String,
-        /// `credentials` or `credentials_file`.
-        credentials: Secret,
-    },
-    /// `oauth2`, the client-credentials grant.
-    OAuth2 {
-        /// Client id.
-        client_id: String,
-        /// Client secret.
-        client_secret: Secret,
-        /// Token endpoint.
-        token_url: String,
-        /// Scopes.
-        scopes: Vec<String>,
-        /// More parameters of the token request.
-        endpoint_params: Vec<(String, String)>,
-    },
-}
-
-/// `tls_config`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// CA certificates (PEM) instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate (PEM).
-    pub cert_file: Option<PathBuf>,
-    /// Client key (PEM).
-    pub key_file: Option<PathBuf>,
-    /// Name to verify instead of the URL's host.
-    pub server_name: Option<String>,
-    /// Do not verify the certificate.
-    pub insecure_skip_verify: bool,
-}
 
 /// Relabelling action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -220,6 +220,7 @@ pub(super) mod tests {
             emit_when: EmitWhen::Always,
             labels: labels.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
             buckets: false,
+            max_series: None,
         }
     }
 

@@ -70,7 +70,7 @@ impl Target {
     /// A configuration that cannot work.
     pub fn new(config: RemoteWriteConfig, disk: Option<Arc<Disk>>) -> Result<Target, EmitError> {
         let named = |error| EmitError::Target { target: config.name.clone(), error: Box::new(error) };
-        let client = Client::new(&config).map_err(named)?;
+        let client = Client::new(&config).map_err(|error| named(error.into()))?;
         let relabel = Relabel::new(&config.write_relabel_configs).map_err(named)?;
         // More shards than partitions would idle.
         let shards = config.queue.max_shards.clamp(1, 256);

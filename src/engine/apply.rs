@@ -1,5 +1,6 @@
 //! One partition and one body: the only place where a sample changes a score.
 
+use super::cardinality::{Bound, Cardinality};
 use super::context::Context;
 use super::identify::{Head, Identifier, Prepared};
 use super::output::{Output, OutputValue};
@@ -8,8 +9,8 @@ use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
 use crate::detect::isolation::Forest;
 use crate::detect::{Band, Model, Verdict};
-use crate::registry::partition::{NEVER, NONE};
-use crate::registry::{Known, Partition, Previous, Series, Signal};
+use crate::registry::partition::{NEVER, NONE, UNCOUNTED};
+use crate::registry::{Alias, Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
 use crate::time::{Millis, Span};
 use crate::wire::{self, Histogram, MetricKind};
@@ -29,7 +30,7 @@ pub struct Effects {
     /// Outputs in the order of the samples.
     pub outputs: Vec<Output>,
     /// Aliases learnt.
-    pub aliases: Vec<(u128, Known)>,
+    pub aliases: Vec<Alias>,
 }
 
 /// A body at work on one partition.
@@ -50,6 +51,8 @@ pub struct Work<'a> {
     pub want_all: bool,
     /// Counts series kept in all partitions, against `limits.max_series`.
     pub kept: &'a std::sync::atomic::AtomicUsize,
+    /// Counts them by rule, against its `max_series`.
+    pub cardinality: &'a Cardinality,
     /// Counts what comes late for its epoch.
     pub(super) counters: &'a super::epochs::Counters,
 }
@@ -62,6 +65,9 @@ enum Payload<'a> {
 impl Work<'_> {
     /// Applies the body's share to its partition.
     pub fn apply(&self, partition: &mut Partition, number: usize, effects: &mut Effects) {
+        // Series lie anywhere: asked for together, their memory comes while the first are worked on.
+        let near = self.body.of(number).fold(0, |near, head| near ^ partition.near(head.slot));
+        std::hint::black_box(near);
         if self.dues.is_empty() {
             for head in self.body.of(number) {
                 self.series(partition, head, &mut 0, NEVER, effects);
@@ -147,14 +153,22 @@ impl Work<'_> {
                 let rules = &self.context.rules;
                 let again = || self.identifier.labels_again(batch, head.at as usize, self.bytes, rules);
                 let labels = self.body.fresh.get(head.fresh as usize).cloned().or_else(again)?;
-                if self.kept.fetch_add(1, Relaxed) >= self.context.rules.limits.max_series {
+                let chosen = select(rules, &labels);
+                let rule = chosen.and_then(|at| rules.rules.get(usize::from(at))).map(|rule| &**rule);
+                if self.kept.fetch_add(1, Relaxed) >= rules.limits.max_series {
                     self.kept.fetch_sub(1, Relaxed);
+                    self.cardinality.refuse(rule, labels.name(), Bound::All);
                     return None;
                 }
+                let Some(counted) = rule.map_or(Some(UNCOUNTED), |rule| self.cardinality.enter(rule)) else {
+                    self.kept.fetch_sub(1, Relaxed);
+                    self.cardinality.refuse(rule, labels.name(), Bound::Rule);
+                    return None;
+                };
                 partition.insert(Series {
                     id: head.id,
                     kind: self.context.kind(labels.name(), said),
-                    rule: select(rules, &labels),
+                    rule: chosen,
                     labels,
                     newest: Millis::MIN,
                     generation: self.context.generation,
@@ -164,11 +178,13 @@ impl Work<'_> {
                     histograms: false,
                     first: NONE,
                     watch: NONE,
+                    counted,
                 })
             }
         };
         let Head { id, partition, group, replica, up, .. } = *head;
-        effects.aliases.push((head.alias, Known::Series { id, partition, slot, group, replica, up }));
+        let known = Known::Series { id, partition, slot, group, replica, up };
+        effects.aliases.push(Alias { key: head.alias, known });
         Some(slot)
     }
 
@@ -233,6 +249,8 @@ impl Work<'_> {
         if series.generation != self.context.generation {
             series.generation = self.context.generation;
             series.rule = select(&self.context.rules, &series.labels);
+            let rule = series.rule.and_then(|at| self.context.rules.rules.get(usize::from(at)));
+            series.counted = self.cardinality.shift(series.counted, rule.map(|rule| &**rule));
             changed = true;
         }
         if !stale {
@@ -246,7 +264,10 @@ impl Work<'_> {
         let unscored = partition.signals.get(first).is_none_or(|signal| signal.last.0.is_nan());
         if unscored && let Some(series) = partition.series.get_mut(slot) {
             // Metadata that comes before the first score may still change what is modelled.
-            let kind = self.context.kind(series.labels.name(), said);
+            let kind = match self.context.families.is_empty() {
+                true => said,
+                false => self.context.kind(series.labels.name(), said),
+            };
             if kind != series.kind && kind != MetricKind::Unknown {
                 series.kind = kind;
                 changed = true;

@@ -5,7 +5,7 @@ use super::own;
 use super::pulse::{Beat, Heartbeat, target};
 use crate::codec::stored;
 use crate::labels::{Interner, LabelError, Labels, NAME, SeriesId, canonicalise, series_id, value_of};
-use crate::registry::{AliasCache, Known, PARTITIONS, PartitionId, partition_of};
+use crate::registry::{Alias, AliasCache, Known, PARTITIONS, PartitionId, partition_of};
 use crate::rules::{Identity, RuleSet};
 use crate::time::Millis;
 use crate::wire::{self, Batch, MetricKind, WireError};
@@ -42,6 +42,10 @@ pub struct Prepared {
     pub batch: Batch,
     /// The generation of rules it was identified under.
     pub generation: u32,
+    /// What the cache says of its series, while they are identified.
+    known: Vec<Option<Known>>,
+    /// What is to be told to it.
+    learnt: Vec<Alias>,
     /// Its series that a rule took.
     pub heads: Vec<Head>,
     /// Heads by partition, in the order of the request within each.
@@ -93,6 +97,11 @@ impl Sources {
             }
             (None, Err(_)) => 0,
         }
+    }
+
+    /// The groups' names and numbers, the unnamed one's not among them.
+    pub fn groups(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.groups.iter().map(|(name, group)| (name.as_str(), *group))
     }
 
     /// A pair member's number; 0 for none.
@@ -148,9 +157,13 @@ impl Identifier {
         let mut batch = std::mem::take(&mut work.batch);
         let decoded = wire::decode(version, body, &wire::DecodeLimits::default(), &mut batch);
         if decoded.is_ok() {
-            for at in 0..batch.series.len() {
-                self.series(work, &batch, at, body, rules);
+            let mut known = std::mem::take(&mut work.known);
+            self.aliases.look_up(batch.series.iter().map(|series| series.alias), &mut known);
+            for (at, known) in known.drain(..).enumerate() {
+                self.series(work, &batch, at, body, rules, known);
             }
+            work.known = known;
+            self.aliases.learn(work.learnt.drain(..));
             for entry in &batch.metadata {
                 if let Ok(family) = std::str::from_utf8(entry.family.of(body)) {
                     work.families.push((family.to_string(), entry.kind));
@@ -162,7 +175,15 @@ impl Identifier {
         decoded
     }
 
-    fn series(&self, work: &mut Prepared, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) {
+    fn series(
+        &self,
+        work: &mut Prepared,
+        batch: &Batch,
+        at: usize,
+        body: &[u8],
+        rules: &RuleSet,
+        known: Option<Known>,
+    ) {
         let series = &batch.series[at];
         let floats = u64::from(series.samples.1 - series.samples.0);
         let histograms = u64::from(series.histograms.1 - series.histograms.0);
@@ -176,7 +197,7 @@ impl Identifier {
         if let Some(defect) = series.defect {
             return malformed(work, defect.to_string());
         }
-        let known = match self.aliases.get(series.alias) {
+        let known = match known {
             Some(Known::Unmatched(generation) | Known::Up { generation, .. })
                 if generation != work.generation =>
             {
@@ -192,7 +213,7 @@ impl Identifier {
             }
             // A series' alias is written once it has its slot; the rest is known now.
             if fresh == u32::MAX {
-                self.aliases.put(series.alias, known);
+                work.learnt.push(Alias { key: series.alias, known });
             }
             known
         });
@@ -329,8 +350,28 @@ pub fn partition(id: SeriesId, labels: &[(&str, &str)], identity: &Identity) -> 
     partition_of(series_id(&chosen))
 }
 
+/// Elements of a body whose memory is kept for the next.
+const MAX_KEPT: usize = 1 << 18;
+
 impl Prepared {
+    /// Whether it holds much more memory than bodies usually need.
+    pub fn is_giant(&self) -> bool {
+        let batch = &self.batch;
+        let all = [
+            batch.series.capacity(),
+            batch.samples.capacity(),
+            batch.histograms.capacity(),
+            batch.metadata.capacity(),
+            batch.symbols.capacity(),
+            self.heads.capacity(),
+            self.families.capacity(),
+        ];
+        all.into_iter().any(|elements| elements > MAX_KEPT)
+    }
+
     fn clear(&mut self) {
+        self.known.clear();
+        self.learnt.clear();
         self.heads.clear();
         self.order.clear();
         self.starts.clear();

@@ -14,13 +14,13 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// Slots swept for forgotten series for each record that touches a partition, and one more for
-/// this many samples in it: a silent series is met within some tens of records.
-const SWEEP_EVERY: usize = 16;
+/// A slot is looked at for a forgotten series for every so many records that touch a partition, and for
+/// every so many samples in them: each look may wait for memory.
+const SWEEP_EVERY: (u64, usize) = (8, 32);
 
 /// A body with its place in the order.
 pub(super) struct Step {
@@ -244,16 +244,17 @@ impl Shipped {
             latest: self.step.latest,
             want_all: shared.want_all,
             kept: &shared.kept,
+            cardinality: &shared.cardinality,
             counters: &shared.epochs,
         };
         work.apply(&mut partition, number, &mut effects);
         partition.sequence = self.step.sequence;
-        let slots = 1 + self.step.work.of(number).count() / SWEEP_EVERY;
-        sweep(&mut partition, context, slots, &shared.kept);
+        let (records, samples) = SWEEP_EVERY;
+        let turn = (self.step.sequence + number as u64).is_multiple_of(records);
+        let slots = usize::from(turn) + self.step.work.of(number).count() / samples;
+        sweep(&mut partition, context, slots, shared);
         drop(partition);
-        for (key, known) in effects.aliases.drain(..) {
-            shared.identifier.aliases.put(key, known);
-        }
+        shared.identifier.aliases.learn(effects.aliases.drain(..));
         tally.join(&effects.tally);
         if effects.outputs.is_empty() {
             return;
@@ -272,7 +273,7 @@ impl Shipped {
 
 /// Looks at the next few slots and forgets the series that have been silent for `forget_after` and
 /// a quarter (at most an hour) more, so that samples that come a little late still find theirs.
-pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, kept: &AtomicUsize) -> usize {
+pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, shared: &Shared) -> usize {
     let limit = context.rules.forget_after.0;
     let limit = limit.saturating_add((limit / 4).min(Span::HOUR.0));
     let silent = |series: &Series| context.observed(series.group).0.saturating_sub(series.newest.0) > limit;
@@ -284,11 +285,12 @@ pub(super) fn sweep(partition: &mut Partition, context: &Context, slots: usize, 
         }
         let at = partition.sweep_from % bound;
         partition.sweep_from = at + 1;
-        if partition.series.get(at).is_some_and(silent) {
+        if let Some(series) = partition.series.get(at).filter(|series| silent(series)) {
+            shared.cardinality.leave(series.counted);
             partition.remove(at);
             removed += 1;
         }
     }
-    kept.fetch_sub(removed, Ordering::Relaxed);
+    shared.kept.fetch_sub(removed, Ordering::Relaxed);
     removed
 }

@@ -4,6 +4,7 @@
 //! own, that is none of its business to be the same. A replay begins after the head's; a partition
 //! passes over what it has applied already.
 
+use super::cardinality::Cardinality;
 use super::context::{Context, load_models, store_models};
 use super::epochs::{self, Closing};
 use super::identify::{Identifier, Sources};
@@ -131,7 +132,9 @@ impl Engine {
             image;
         let partitions = partitions();
         let mut kept = 0;
-        for (number, partition) in all.into_iter().enumerate() {
+        let cardinality = Cardinality::default();
+        for (number, mut partition) in all.into_iter().enumerate() {
+            cardinality.take_in(&mut partition, context.generation, &context.rules);
             kept += partition.series.len();
             partitions.insert(number as u8, partition);
         }
@@ -146,6 +149,7 @@ impl Engine {
             want_all: sinks.iter().any(|sink| sink.wants_all()),
             sinks,
             kept: AtomicUsize::new(kept),
+            cardinality,
             epochs: epochs::Counters::default(),
         });
         let order = Order { sequence, context: Arc::new(context), pulses, sharing };

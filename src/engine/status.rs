@@ -1,11 +1,14 @@
 //! What the engine tells of itself.
 
+use super::cardinality::{Cardinality, top};
+use super::identify::partition;
 use super::lanes::sweep;
 use super::{Engine, Shared};
-use crate::labels::{Labels, Selector};
+use crate::labels::{Labels, Selector, series_id};
 use crate::registry::{Partition, Series, Signal};
-use crate::rules::As;
+use crate::rules::{As, Identity};
 use crate::time::Millis;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -120,6 +123,44 @@ impl Engine {
         found
     }
 
+    /// Whether a series with these canonical labels, without the replica's, is kept under this identity.
+    pub fn keeps(&self, labels: &[(&str, &str)], identity: &Identity) -> bool {
+        let id = series_id(labels);
+        let partition = partition(id, labels, identity);
+        self.shared.partitions.get(&partition).is_some_and(|partition| partition.find(id, u32::MAX).is_some())
+    }
+
+    /// Observed time of each source group that has any, by name.
+    pub fn sources(&self) -> Vec<(String, Millis)> {
+        let context = self.order.lock().context.clone();
+        let sources = self.shared.identifier.sources.lock();
+        let all = sources
+            .groups()
+            .chain([("", 0)])
+            .map(|(name, group)| (name.to_string(), context.observed(group)));
+        all.filter(|(_, observed)| *observed != Millis::MIN).collect()
+    }
+
+    /// How many series each rule has, and who was refused.
+    pub fn cardinality(&self) -> &Cardinality {
+        &self.shared.cardinality
+    }
+
+    /// The metrics with most series kept, each with how many. Walks all series.
+    pub fn largest_metrics(&self, most: usize) -> Vec<(String, u64)> {
+        let mut names: HashMap<String, u64> = HashMap::new();
+        for entry in &self.shared.partitions {
+            for (_, series) in entry.series.iter() {
+                let name = series.labels.name();
+                match names.get_mut(name) {
+                    Some(count) => *count += 1,
+                    None => drop(names.insert(name.to_string(), 1)),
+                }
+            }
+        }
+        top(names.into_iter().collect(), most)
+    }
+
     /// Names of metrics that no rule takes, with how many label sets were seen of each (bounded).
     pub fn unmatched(&self) -> Vec<(String, u64)> {
         self.shared.identifier.unmatched.lock().iter().map(|(name, seen)| (name.clone(), *seen)).collect()
@@ -132,7 +173,7 @@ impl Engine {
         let mut removed = 0;
         for mut entry in self.shared.partitions.iter_mut() {
             let slots = entry.series.bound() as usize;
-            removed += sweep(&mut entry, &context, slots, &self.shared.kept);
+            removed += sweep(&mut entry, &context, slots, &self.shared);
         }
         self.shared.identifier.interner.sweep();
         removed

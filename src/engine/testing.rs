@@ -23,6 +23,7 @@ pub fn rule(name: &str, regex: &str, transforms: Vec<As>) -> Rule {
         emit_when: EmitWhen::Always,
         labels: Vec::new(),
         buckets: false,
+        max_series: None,
     }
 }
 

@@ -62,6 +62,11 @@ impl HaTracker {
         true
     }
 
+    /// Whether a cluster's replica is the one that is followed.
+    pub fn follows(&self, cluster: &str, replica: &str) -> bool {
+        self.clusters.lock().get(cluster).is_none_or(|elected| elected.replica == replica)
+    }
+
     /// The elected replicas as (cluster, replica, last heard), by cluster.
     pub fn elected(&self) -> Vec<(String, String, Millis)> {
         let clusters = self.clusters.lock();
@@ -96,6 +101,8 @@ mod tests {
         }
         assert_eq!(log, ["c=a@0", "d=b@45", "c=b@46", "c=a@100"]);
         assert_eq!(tracker.elected()[0], ("c".into(), "a".into(), Millis(100_000)));
+        let follows = [("c", "a"), ("c", "b"), ("d", "b"), ("e", "z")].map(|(c, r)| tracker.follows(c, r));
+        assert_eq!(follows, [true, false, true, true]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A look at the beginning of a body, without decoding it: the labels of its first series, and
 //! whether it is in the protocol it claims.
 
+use crate::time::Millis;
 use crate::wire::Version;
 
 /// A protobuf field: its number and, for length-delimited ones, its bytes.
@@ -130,6 +131,75 @@ fn walk_v2<'a>(mut at: &'a [u8], each: &mut impl FnMut(&str, &'a str)) -> Option
     Some(())
 }
 
+/// First and last time of the samples and histograms of the body's first and last series: of a body
+/// that is cut from a stream, nearly those of all of it. `None` where it has none or is broken.
+pub(super) fn times(version: Version, body: &[u8]) -> Option<(Millis, Millis)> {
+    let (mut first, mut last, mut at) = (None, None, body);
+    while !at.is_empty() {
+        let field = field(&mut at)?;
+        if let (true, Some(bytes)) = (field.number == series_field(version), field.bytes) {
+            first = first.or(Some(bytes));
+            last = Some(bytes);
+        }
+    }
+    let mut range = None;
+    let mut each = |at: i64| {
+        let (low, high) = range.get_or_insert((at, at));
+        (*low, *high) = (at.min(*low), at.max(*high));
+    };
+    series_times(version, first?, &mut each)?;
+    series_times(version, last?, &mut each)?;
+    range.map(|(low, high)| (Millis(low), Millis(high)))
+}
+
+/// The first time after `seen` of all the body's samples and histograms. `None` where there is none.
+pub(super) fn first_after(version: Version, body: &[u8], seen: Millis) -> Option<Millis> {
+    let (mut found, mut at) = (i64::MAX, body);
+    while !at.is_empty() {
+        let field = field(&mut at)?;
+        if let (true, Some(bytes)) = (field.number == series_field(version), field.bytes) {
+            series_times(version, bytes, &mut |at| {
+                if at > seen.0 {
+                    found = found.min(at);
+                }
+            })?;
+        }
+    }
+    (found < i64::MAX).then_some(Millis(found))
+}
+
+fn series_field(version: Version) -> u64 {
+    match version {
+        Version::V1 => 1,
+        Version::V2 => 5,
+    }
+}
+
+/// Times of the samples (field 2 in both protocols) and histograms of a series.
+fn series_times(version: Version, mut series: &[u8], each: &mut impl FnMut(i64)) -> Option<()> {
+    let histograms = match version {
+        Version::V1 => 4,
+        Version::V2 => 3,
+    };
+    while !series.is_empty() {
+        let Field { number, bytes: Some(mut message), .. } = field(&mut series)? else { continue };
+        let time = match number {
+            2 => 2,
+            _ if number == histograms => 15,
+            _ => continue,
+        };
+        let mut at = 0;
+        while !message.is_empty() {
+            let field = field(&mut message)?;
+            if field.number == time && field.bytes.is_none() {
+                at = field.varint as i64;
+            }
+        }
+        each(at);
+    }
+    Some(())
+}
+
 /// Whether a body begins like the other protocol. Their top-level fields are disjoint, so such a
 /// body would decode to an empty request and its samples would be lost without a word.
 pub(super) fn is_other_protocol(version: Version, body: &[u8]) -> bool {
@@ -171,6 +241,29 @@ mod tests {
         for (version, body) in [(Version::V1, v1()), (Version::V2, v2())] {
             let [cluster, replica, none] = first_series(version, &body, ["cluster", "__replica__", "x"]);
             assert_eq!((cluster, replica, none), (Some("c"), Some("a"), None), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_of_the_ends_and_the_exact_one_of_all() {
+        use crate::wire::{Encoder, Histogram, MetricKind, Sample};
+        let sample = |timestamp| Sample { timestamp, value: 1.0 };
+        for version in [Version::V1, Version::V2] {
+            let mut encoder = Encoder::new(version);
+            let labels = || [("__name__", "up")].into_iter();
+            encoder.series(labels(), MetricKind::Gauge, &[sample(500), sample(900)]);
+            encoder.series(labels(), MetricKind::Gauge, &[sample(450), sample(-7)]);
+            encoder.histogram_series(labels(), MetricKind::Gauge, &[(700, Histogram::default())]);
+            let body = encoder.finish();
+            assert_eq!(times(version, &body), Some((Millis(500), Millis(900))), "{version:?}");
+            for (seen, first) in [(-8, Some(-7)), (-7, Some(450)), (500, Some(700)), (900, None)] {
+                assert_eq!(first_after(version, &body, Millis(seen)), first.map(Millis), "{seen}");
+            }
+            for cut in 0..body.len() {
+                let _ = (times(version, &body[..cut]), first_after(version, &body[..cut], Millis(0)));
+            }
+            encoder.metadata("up", MetricKind::Gauge, "", "");
+            assert_eq!(times(version, &encoder.finish()), None);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The remote-write receiver: request in, answer out.
 
 use super::admission::{Admission, Budget, Overload, Reservation, STEP};
+use super::gap::Gate;
 use super::ha::HaTracker;
 use super::metrics::{Metrics, OverloadBy};
 use super::pool::{JobError, Pool};
@@ -119,6 +120,8 @@ enum Refused {
     OtherProtocol(&'static str),
     #[error("{0}")]
     NotKept(#[from] NotKept),
+    #[error("{0}; try again")]
+    Held(String),
 }
 
 impl From<ApplyError> for Refused {
@@ -135,6 +138,7 @@ struct Inner {
     limits: ReceiverLimits,
     metrics: Metrics,
     ha: HaTracker,
+    gate: Option<Arc<Gate>>,
     /// Newest sequence applied plus 1; 0 before the first.
     position: AtomicU64,
 }
@@ -153,6 +157,18 @@ impl Receiver {
     /// # Errors
     /// When a thread cannot be started.
     pub fn new(engine: Arc<Engine>, limits: ReceiverLimits) -> Result<Receiver, IngestError> {
+        Receiver::gated(engine, limits, None)
+    }
+
+    /// As [`Receiver::new`], with a gate that holds bodies back while gaps are filled.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn gated(
+        engine: Arc<Engine>,
+        limits: ReceiverLimits,
+        gate: Option<Arc<Gate>>,
+    ) -> Result<Receiver, IngestError> {
         let budget = || Budget::new(limits.in_flight, limits.waiting, limits.patience);
         Ok(Receiver {
             pool: Pool::new(limits.threads, limits.queue)?,
@@ -163,6 +179,7 @@ impl Receiver {
                 limits,
                 metrics: Metrics::default(),
                 ha: HaTracker::default(),
+                gate,
                 position: AtomicU64::new(0),
             }),
         })
@@ -193,6 +210,11 @@ impl Receiver {
         self.pool.age()
     }
 
+    /// Its gate, where it has one.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.inner.gate.as_deref()
+    }
+
     /// The elected HA replicas.
     pub fn ha(&self) -> &HaTracker {
         &self.inner.ha
@@ -208,7 +230,7 @@ impl Receiver {
         let limit = self.inner.limits.compressed;
         let version = negotiate::version(head.content_type.as_deref());
         let outcome = match length {
-            _ if !self.inner.engine.keeps() => self.overloaded(OverloadBy::Disk),
+            _ if !self.inner.engine.can_keep() => self.overloaded(OverloadBy::Disk),
             Some(length) if length > limit as u64 => {
                 self.inner.metrics.limit("body_bytes");
                 Outcome::refused(400, too_large(length, limit))
@@ -306,6 +328,7 @@ impl Receiver {
         });
         match result.await {
             Ok(Ok(applied)) => outcome_of(&applied),
+            Ok(Err(held @ Refused::Held(_))) => Outcome::refused(503, held.to_string()),
             Ok(Err(Refused::NotKept(why))) => {
                 tracing::debug!(%why, "a body must be sent again");
                 self.overloaded(OverloadBy::Disk)
@@ -379,22 +402,35 @@ impl Inner {
                 Version::V2 => "1.0",
             }));
         }
-        self.follow(version, &bytes, received)?;
+        let cluster = self.follow(version, &bytes, received)?;
+        let gate = self.gate.as_deref().zip(cluster);
+        let passing = match &gate {
+            Some((gate, cluster)) => {
+                Some(gate.judge(cluster, version, &bytes, received).map_err(Refused::Held)?)
+            }
+            None => None,
+        };
         let raw = Some((encoding, compressed.clone()));
         let body = Body { version, received, bytes: Bytes::from(bytes), raw };
         let applied = self.engine.apply(Record::Body(body))?;
+        if let (Some((gate, cluster)), Some(passing)) = (&gate, passing) {
+            gate.passed(cluster, passing);
+        }
         self.position.fetch_max(applied.sequence.saturating_add(1), Ordering::Relaxed);
         self.metrics.applied(&applied);
         Ok(applied)
     }
 
-    /// Elects the request's replica where that is due, before its body is applied.
-    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<(), ApplyError> {
+    /// Elects the request's replica where that is due, before its body is applied. Gives the cluster,
+    /// unless another replica of it is followed.
+    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<Option<String>, ApplyError> {
         let rules = self.engine.rules();
         let names = [rules.identity.cluster_label.as_str(), rules.identity.replica_label.as_str()];
-        let [cluster, Some(replica)] = peek::first_series(version, body, names) else { return Ok(()) };
+        let [cluster, replica] = peek::first_series(version, body, names);
+        let cluster = cluster.unwrap_or("");
+        let Some(replica) = replica else { return Ok(Some(cluster.to_string())) };
         let mut result = Ok(());
-        let elected = self.ha.observe(cluster.unwrap_or(""), replica, received, |cluster, replica| {
+        let elected = self.ha.observe(cluster, replica, received, |cluster, replica| {
             tracing::info!(cluster, replica, "HA replica elected");
             let record = Record::Elect { cluster: cluster.to_string(), replica: replica.to_string() };
             result = self.engine.apply(record).map(drop);
@@ -402,7 +438,7 @@ impl Inner {
         if elected {
             self.metrics.elections.fetch_add(1, Ordering::Relaxed);
         }
-        result
+        result.map(|()| self.ha.follows(cluster, replica).then(|| cluster.to_string()))
     }
 }
 

@@ -204,3 +204,47 @@ async fn one_replica_is_followed_and_the_other_takes_over() {
     assert_eq!(receiver.ha().elected()[0].1, "b");
     assert!(receiver.position().is_some());
 }
+
+#[tokio::test]
+async fn bodies_after_a_gap_wait_until_it_is_filled() {
+    let engine = engine();
+    let (gate, mut holes) = Gate::new();
+    let gate = Arc::new(gate);
+    let receiver = Receiver::gated(
+        engine.clone(),
+        ReceiverLimits { threads: 2, ..ReceiverLimits::default() },
+        Some(gate.clone()),
+    )
+    .expect("threads start");
+    let later = |minutes: i64| NOW.plus(minutes * 60_000);
+    let send = async |cluster: &str, replica: &str, minutes: i64| {
+        let labels = [("__name__", "up"), ("cluster", cluster), ("__replica__", replica)];
+        let body = snappy(&message(Version::V2, &[&labels], later(minutes)));
+        receiver.receive(&head(V2, "snappy"), body, later(minutes)).await
+    };
+    assert_eq!(send("c", "a", 0).await.status, 204);
+    assert_eq!(send("c", "a", 9).await.status, 204, "nobody watches yet");
+    gate.watch(true, &engine.sources());
+    let reply = send("c", "a", 20).await;
+    assert_eq!(reply.status, 503);
+    assert!(
+        reply.message.contains("try again") && reply.headers.iter().any(|(name, _)| *name == "retry-after")
+    );
+    let hole = holes.recv().await.expect("a gap");
+    // Observed time came a minute further with the second body, as it does after an outage.
+    assert_eq!((hole.group.as_str(), hole.from, hole.to), ("c", later(1), later(20)));
+    assert_eq!(send("c", "a", 21).await.status, 503);
+    assert_eq!(send("c", "b", 20).await.status, 204, "a replica that is not followed");
+    assert_eq!(send("d", "a", 21).await.status, 204, "another cluster");
+    assert_eq!(gate.metrics().held.load(Relaxed), 2);
+    assert!(gate.open(&hole));
+    gate.done(&hole, FillResult::Filled, 5, Duration::from_millis(3));
+    assert_eq!((send("c", "a", 20).await.status, send("c", "a", 21).await.status), (204, 204));
+    assert_eq!(gate.metrics().results().find(|(_, n)| *n > 0), Some(("filled", 1)));
+    // A time stamp ahead of its receipt is no gap.
+    let labels = [("__name__", "up"), ("cluster", "c"), ("__replica__", "a")];
+    let body = snappy(&message(Version::V1, &[&labels], later(30)));
+    assert_eq!(receiver.receive(&head(V1, "snappy"), body, later(22)).await.status, 204);
+    gate.watch(false, &[]);
+    assert_eq!(send("c", "a", 90).await.status, 204);
+}

@@ -62,20 +62,37 @@ struct Shard {
     old: HashTable<Alias>,
 }
 
-/// The cache. Safe to use from many threads.
+impl Shard {
+    fn put(&mut self, Alias { key, known }: Alias, capacity: u64) {
+        if let Some(have) = self.young.find_mut(key as u64, |have| have.key == key) {
+            have.known = known;
+            return;
+        }
+        if self.young.len() as u64 >= capacity {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert_unique(key as u64, Alias { key, known }, |alias| alias.key as u64);
+    }
+}
+
+/// The cache. Safe to use from many threads. It is asked about a whole body at a time: one lock for all,
+/// so that the processor can wait for many places in memory at once.
 #[derive(Debug)]
 pub struct AliasCache {
-    shards: Vec<RwLock<Shard>>,
+    shards: RwLock<Vec<Shard>>,
     capacity: AtomicU64,
+}
+
+/// The table takes its position and tags from the low half.
+fn shard(key: u128) -> usize {
+    (key >> 64) as usize % SHARDS
 }
 
 impl AliasCache {
     /// A cache of at most about `capacity` entries.
     pub fn new(capacity: usize) -> AliasCache {
-        let cache = AliasCache {
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            capacity: AtomicU64::new(0),
-        };
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        let cache = AliasCache { shards: RwLock::new(shards), capacity: AtomicU64::new(0) };
         cache.set_capacity(capacity);
         cache
     }
@@ -85,47 +102,48 @@ impl AliasCache {
         self.capacity.store((capacity / SHARDS / 2).max(4) as u64, Ordering::Relaxed);
     }
 
-    fn shard(&self, key: u128) -> &RwLock<Shard> {
-        // The table takes its position and tags from the low half.
-        &self.shards[(key >> 64) as usize % SHARDS]
+    /// What label sets are known to be, in their order.
+    pub fn look_up(&self, keys: impl Iterator<Item = u128>, to: &mut Vec<Option<Known>>) {
+        let mut kept = Vec::new();
+        let shards = self.shards.read();
+        to.extend(keys.map(|key| {
+            let shard = &shards[shard(key)];
+            let find = |table: &HashTable<Alias>| {
+                table.find(key as u64, |have| have.key == key).map(|alias| alias.known)
+            };
+            find(&shard.young).or_else(|| {
+                let known = find(&shard.old)?;
+                kept.push(Alias { key, known });
+                Some(known)
+            })
+        }));
+        drop(shards);
+        self.learn(kept);
     }
 
-    /// What a label set is known to be.
-    pub fn get(&self, key: u128) -> Option<Known> {
-        let shard = self.shard(key).read();
-        let young = shard.young.find(key as u64, |have| have.key == key).map(|alias| alias.known);
-        if young.is_some() {
-            return young;
-        }
-        let known = shard.old.find(key as u64, |have| have.key == key)?.known;
-        drop(shard);
-        self.put(key, known);
-        Some(known)
-    }
-
-    /// Remembers what a label set is.
-    pub fn put(&self, key: u128, known: Known) {
-        let mut shard = self.shard(key).write();
-        if let Some(have) = shard.young.find_mut(key as u64, |have| have.key == key) {
-            have.known = known;
+    /// Remembers what label sets are.
+    pub fn learn(&self, entries: impl IntoIterator<Item = Alias>) {
+        let mut entries = entries.into_iter().peekable();
+        if entries.peek().is_none() {
             return;
         }
-        if shard.young.len() as u64 >= self.capacity.load(Ordering::Relaxed) {
-            shard.old = std::mem::take(&mut shard.young);
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let mut shards = self.shards.write();
+        for entry in entries {
+            shards[shard(entry.key)].put(entry, capacity);
         }
-        shard.young.insert_unique(key as u64, Alias { key, known }, |alias| alias.key as u64);
     }
 
     /// Forgets everything: after a change of what makes an identity.
     pub fn clear(&self) {
-        for shard in &self.shards {
-            *shard.write() = Shard::default();
+        for shard in self.shards.write().iter_mut() {
+            *shard = Shard::default();
         }
     }
 
     /// Entries, an entry in both generations counted twice.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read()).map(|shard| shard.young.len() + shard.old.len()).sum()
+        self.shards.read().iter().map(|shard| shard.young.len() + shard.old.len()).sum()
     }
 
     /// Whether nothing is remembered.
@@ -137,7 +155,7 @@ impl AliasCache {
     pub fn bytes(&self) -> usize {
         let entry = size_of::<Alias>() + 1;
         let slots = |table: &HashTable<Alias>| table.capacity() * 8 / 7 * entry;
-        self.shards.iter().map(|shard| shard.read()).map(|s| slots(&s.young) + slots(&s.old)).sum()
+        self.shards.read().iter().map(|s| slots(&s.young) + slots(&s.old)).sum()
     }
 }
 
@@ -149,12 +167,17 @@ mod tests {
     fn it_remembers_what_is_used_and_stays_bounded() {
         let cache = AliasCache::new(SHARDS * 2 * 8);
         let key = |i: u64| xxhash_rust::xxh3::xxh3_128(&i.to_le_bytes());
+        let get = |key| {
+            let mut known = Vec::new();
+            cache.look_up(std::iter::once(key), &mut known);
+            known[0]
+        };
         for i in 0..100_000 {
-            cache.put(key(i), Known::Unmatched(i as u32));
-            assert_eq!(cache.get(key(0)), Some(Known::Unmatched(0)), "the one in use stays (at {i})");
+            cache.learn([Alias { key: key(i), known: Known::Unmatched(i as u32) }]);
+            assert_eq!(get(key(0)), Some(Known::Unmatched(0)), "the one in use stays (at {i})");
         }
         assert!(cache.len() <= SHARDS * 2 * 8, "{}", cache.len());
-        assert_eq!(cache.get(key(1)), None);
+        assert_eq!(get(key(1)), None);
         cache.clear();
         assert!(cache.is_empty());
     }

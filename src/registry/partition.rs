@@ -16,6 +16,9 @@ use hashbrown::HashTable;
 /// No signal: the end of a series' list.
 pub const NONE: u32 = u32::MAX;
 
+/// A series that is counted under no rule.
+pub const UNCOUNTED: u16 = u16::MAX;
+
 /// A series that a rule took.
 #[derive(Debug)]
 pub struct Series {
@@ -43,6 +46,9 @@ pub struct Series {
     pub first: u32,
     /// Its watch, [`NONE`] where its silence means nothing.
     pub watch: u32,
+    /// The number under which it is counted among its rule's series, or [`UNCOUNTED`]. Not part of what
+    /// is saved: it is made again.
+    pub counted: u16,
 }
 
 /// Never due again, until the series is heard.
@@ -148,6 +154,13 @@ impl Partition {
         self.index.find(id.0 as u64, same).copied()
     }
 
+    /// Reads a little of a series and of its first signal, so that a use soon after finds them near.
+    pub fn near(&self, slot: u32) -> u64 {
+        let Some(series) = self.series.get(slot) else { return 0 };
+        let Some(signal) = self.signals.get(series.first) else { return 0 };
+        signal.params ^ signal.last.1.to_bits() ^ signal.model.near()
+    }
+
     /// Adds a series that is not there yet; returns its slot.
     pub fn insert(&mut self, series: Series) -> u32 {
         let id = series.id;
@@ -232,6 +245,7 @@ mod tests {
             histograms: false,
             first: NONE,
             watch: NONE,
+            counted: UNCOUNTED,
         }
     }
 

@@ -139,6 +139,8 @@ pub struct Rule {
     pub labels: Vec<(String, String)>,
     /// Classic `_bucket` series are skipped unless a rule asks for them.
     pub buckets: bool,
+    /// Series it takes at most; `None`: as many as there are.
+    pub max_series: Option<usize>,
 }
 
 impl Rule {

@@ -41,6 +41,11 @@ pub(super) fn write(out: &mut Writer<'_, '_>) -> fmt::Result {
         "Start of the process since the Unix epoch",
         process.start_seconds,
     )?;
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // No limit at all is left out.
+    if let Some(most) = files.current {
+        out.gauge("process_max_fds", "Open file descriptors that there may be", most as f64)?;
+    }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         out.gauge("process_open_fds", "Open file descriptors", open.count() as f64)?;
     }

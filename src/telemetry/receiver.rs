@@ -2,9 +2,10 @@
 
 use super::Sources;
 use super::write::Writer;
+use crate::ingest::Gate;
 use crate::ingest::metrics::DURATION_BUCKETS;
 use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub(super) fn write(sources: &Sources, out: &mut Writer<'_, '_>) -> fmt::Result {
     let receiver = &sources.receiver;
@@ -82,5 +83,33 @@ pub(super) fn write(sources: &Sources, out: &mut Writer<'_, '_>) -> fmt::Result 
         "oddity_ha_elections",
         "Times another replica of an HA pair was elected",
         of(&metrics.elections),
+    )?;
+    match receiver.gate() {
+        Some(gate) => gaps(gate, out),
+        None => Ok(()),
+    }
+}
+
+fn gaps(gate: &Gate, out: &mut Writer<'_, '_>) -> fmt::Result {
+    let metrics = gate.metrics();
+    let seconds = |millis: &AtomicU64| millis.load(Relaxed) as f64 / 1e3;
+    out.counters(
+        "oddity_gap_fills",
+        "Gaps in what sources send, by how filling them ended",
+        "result",
+        metrics.results(),
+    )?;
+    out.counter(
+        "oddity_gap_fill_samples",
+        "Samples filled in by remote read",
+        metrics.samples.load(Relaxed) as f64,
+    )?;
+    out.counter("oddity_gap_seconds", "Time that gaps spanned", seconds(&metrics.spanned))?;
+    out.counter("oddity_gap_fill_seconds", "Time that filling them took", seconds(&metrics.took))?;
+    out.gauge("oddity_gaps_filling", "Gaps being filled", gate.filling() as f64)?;
+    out.counter(
+        "oddity_requests_held",
+        "Requests answered 503 while a gap was filled",
+        metrics.held.load(Relaxed) as f64,
     )
 }

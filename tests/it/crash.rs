@@ -59,14 +59,14 @@ impl Plan {
 }
 
 /// The sidecar, as something that dies.
-struct Mortal {
+pub struct Mortal {
     dir: PathBuf,
     port: u16,
     child: Child,
 }
 
 impl Mortal {
-    fn start(dir: &Path, port: u16, points: Option<String>) -> Mortal {
+    pub fn start(dir: &Path, port: u16, points: Option<String>) -> Mortal {
         let log = std::fs::File::options().create(true).append(true).open(dir.join("oddity.log"));
         let log = log.expect("a log file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_oddity"));
@@ -84,7 +84,7 @@ impl Mortal {
         Mortal { dir: dir.to_path_buf(), port, child }
     }
 
-    fn ready(&self) -> bool {
+    pub fn ready(&self) -> bool {
         let ready = http::get(&format!("http://127.0.0.1:{}/-/ready", self.port));
         ready.is_ok_and(|answer| answer.status == 200)
     }
@@ -107,7 +107,7 @@ impl Mortal {
         }
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().expect("a child");
         self.child.wait().expect("a child");
     }

@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("F3", &["record"]),
     ("F4", &["registry"]),
     ("F5", &["engine", "state"]),
+    ("F6", &["outbound"]),
     ("F6", &["ingest", "emit", "history"]),
     ("F7", &["backtest", "simulate", "keeper"]),
     ("F8", &["secure"]),

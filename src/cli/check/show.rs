@@ -84,12 +84,13 @@ pub(super) fn settings(rule: &Rule) -> BTreeMap<&'static str, String> {
         ("identity_without", joined(&rule.identity_without, ", ")),
         ("cohort", joined(&rule.cohort, ", ")),
         ("buckets", rule.buckets.to_string()),
+        ("max_series", rule.max_series.map(|most| most.to_string()).unwrap_or_default()),
     ])
 }
 
 /// One column a setting, one row a rule; a setting that all rules leave empty is left out.
 pub(super) fn rules(rules: &RuleSet) -> String {
-    const ORDER: [&str; 21] = [
+    const ORDER: [&str; 22] = [
         "name",
         "match",
         "as",
@@ -111,13 +112,14 @@ pub(super) fn rules(rules: &RuleSet) -> String {
         "identity_without",
         "cohort",
         "buckets",
+        "max_series",
     ];
     let mut text = String::new();
     for rule in &rules.rules {
         let settings = settings(rule);
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        // A rule is a block of lines: twenty-one columns fit no terminal.
+        // A rule is a block of lines: twenty-two columns fit no terminal.
         table.set_content_arrangement(ContentArrangement::Disabled);
         for name in ORDER {
             match settings.get(name) {

@@ -105,6 +105,7 @@ fn rules() -> Result<RuleSet, String> {
             emit_when: EmitWhen::Always,
             labels: Vec::new(),
             buckets: false,
+            max_series: None,
         };
         rule.read.direction = direction;
         Arc::new(rule)

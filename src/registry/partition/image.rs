@@ -4,7 +4,7 @@
 //! kept: series come back in their order without holes between them, signals in the order of their
 //! series. The table of identities is made again, and so are the identities, from the labels.
 
-use super::{Alone, Heard, NONE, Partition, Previous, Series, Signal, Watch};
+use super::{Alone, Heard, NONE, Partition, Previous, Series, Signal, UNCOUNTED, Watch};
 use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
 use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
 use crate::detect::isolation::Points;
@@ -133,6 +133,7 @@ impl Series {
             histograms,
             first: _,
             watch: _,
+            counted: _,
         } = self;
         newest.store(to);
         generation.store(to);
@@ -162,6 +163,7 @@ impl Series {
             histograms: Stored::load(from)?,
             first: NONE,
             watch: NONE,
+            counted: UNCOUNTED,
         })
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct Settings {
     emit_when: EmitWhen,
     labels: Vec<(String, String)>,
     buckets: bool,
+    max_series: Option<usize>,
 }
 
 impl Default for Settings {
@@ -40,6 +41,7 @@ impl Default for Settings {
             emit_when: EmitWhen::default(),
             labels: Vec::new(),
             buckets: false,
+            max_series: None,
         }
     }
 }
@@ -65,6 +67,7 @@ impl Settings {
             emit_when: self.emit_when,
             labels: self.labels,
             buckets: self.buckets,
+            max_series: self.max_series,
         }
     }
 
@@ -86,6 +89,8 @@ impl Settings {
                 set(to, label_names(&node));
             }
         }
+        let most = map.take("max_series").and_then(|node| node.size(1..=1_000_000_000));
+        self.max_series = most.or(self.max_series);
         set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
         for name in ["forecast", "narrate", "notify", "responses"] {
             map.refuse(name, LATER);

@@ -138,6 +138,7 @@ fn every_field_of_a_rule() {
     assert!(!(emit.score || emit.flag || emit.bands || emit.detectors));
     assert!(rule_of("emit: [bands, detectors]").emit.bands);
     assert!(rule_of("buckets: true").buckets);
+    assert_eq!((rule_of("max_series: 500").max_series, rule_of("").max_series), (Some(500), None));
     assert_eq!(rule_of("min_samples: 10").params.min_samples, 10);
     assert_eq!(rule_of("accept_shift_after: 1h").params.accept_shift_after, Span::HOUR);
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Who a client says it is. Secrets in files are read at each use, and nothing here logs one.
 
-use super::client::{Http, SendError};
-use super::config::{Auth, Secret};
+use super::peer::{Http, SendError, chain};
+use super::{Auth, Secret};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -124,7 +124,7 @@ async fn ask(
     let response = http
         .request(request)
         .await
-        .map_err(|error| SendError(format!("the token endpoint: {}", super::client::chain(&error))))?;
+        .map_err(|error| SendError(format!("the token endpoint: {}", chain(&error))))?;
     if !response.status().is_success() {
         return Ok(Err(response.status().as_u16()));
     }

@@ -1,7 +1,6 @@
 //! TLS of a client: whose certificates are trusted, and which is shown.
 
-use super::EmitError;
-use super::config::TlsConfig;
+use super::{OutboundError, TlsConfig};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::client::ResolvesClientCert;
@@ -23,7 +22,7 @@ pub fn connector(
     config: &TlsConfig,
     https: bool,
     connect_timeout: Duration,
-) -> Result<HttpsConnector<HttpConnector>, EmitError> {
+) -> Result<HttpsConnector<HttpConnector>, OutboundError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -45,12 +44,12 @@ pub fn connector(
             builder.with_client_cert_resolver(Arc::new(files))
         }
         (None, None) => builder.with_no_client_auth(),
-        _ => return Err(EmitError::Tls("cert_file and key_file need each other".into())),
+        _ => return Err(OutboundError::Tls("cert_file and key_file need each other".into())),
     };
     let mut builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if let Some(name) = &config.server_name {
         let name = ServerName::try_from(name.clone())
-            .map_err(|_| EmitError::Tls(format!("server_name {name:?} is not a host name")))?;
+            .map_err(|_| OutboundError::Tls(format!("server_name {name:?} is not a host name")))?;
         builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
     }
     let mut http = HttpConnector::new();
@@ -60,15 +59,15 @@ pub fn connector(
     Ok(builder.enable_http1().wrap_connector(http))
 }
 
-fn tls_error(error: rustls::Error) -> EmitError {
-    EmitError::Tls(error.to_string())
+fn tls_error(error: rustls::Error) -> OutboundError {
+    OutboundError::Tls(error.to_string())
 }
 
-fn file_error(path: &Path, error: impl std::fmt::Display) -> EmitError {
-    EmitError::Tls(format!("{}: {error}", path.display()))
+fn file_error(path: &Path, error: impl std::fmt::Display) -> OutboundError {
+    OutboundError::Tls(format!("{}: {error}", path.display()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EmitError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OutboundError> {
     let read = CertificateDer::pem_file_iter(path).map_err(|error| file_error(path, error))?;
     let found = read.collect::<Result<Vec<_>, _>>().map_err(|error| file_error(path, error))?;
     if found.is_empty() {
@@ -77,7 +76,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, EmitError> 
     Ok(found)
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, EmitError> {
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, OutboundError> {
     let mut store = RootCertStore::empty();
     if let Some(path) = ca_file {
         for certificate in certificates(path)? {
@@ -89,7 +88,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, EmitError> {
     store.add_parsable_certificates(found.certs);
     if store.is_empty() {
         let why = found.errors.first().map_or(String::new(), |error| format!(" ({error})"));
-        return Err(EmitError::Tls(format!("the system has no CA certificates{why}; set ca_file")));
+        return Err(OutboundError::Tls(format!("the system has no CA certificates{why}; set ca_file")));
     }
     Ok(store)
 }
@@ -103,7 +102,7 @@ struct ClientFiles {
 }
 
 impl ClientFiles {
-    fn read(&self) -> Result<CertifiedKey, EmitError> {
+    fn read(&self) -> Result<CertifiedKey, OutboundError> {
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| file_error(&self.key, error))?;
         CertifiedKey::from_der(certificates(&self.cert)?, key, &self.provider).map_err(tls_error)
     }
