@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// Whether a series with these canonical labels, without the replica's, is kept under this identity.
-    pub fn keeps(&self, labels: &[(&str, &str)], identity: &Identity) -> bool {
+    pub fn knows(&self, labels: &[(&str, &str)], identity: &Identity) -> bool {
         let id = series_id(labels);
         let partition = partition(id, labels, identity);
         self.shared.partitions.get(&partition).is_some_and(|partition| partition.find(id, u32::MAX).is_some())

@@ -7,7 +7,7 @@
 
 use super::remote_read::{Found, ReadFailure, Source};
 use super::{MAX_BODY, WINDOW};
-use crate::engine::Engine;
+use crate::engine::{ApplyError, Engine};
 use crate::labels::{MatchOp, Matcher, NAME, Selector, SeriesId, canonicalise, series_id, value_of};
 use crate::record::{Body, Record};
 use crate::rules::RuleSet;
@@ -132,9 +132,9 @@ pub enum FillError {
     /// The time for it was over.
     #[error("the time for it was over")]
     Late,
-    /// The engine refused a body that was made here, which is a bug.
-    #[error("a body was refused: {0}")]
-    Refused(crate::engine::ApplyError),
+    /// The engine did not take it, as when the disk is full.
+    #[error("the engine refuses it: {0}")]
+    Refused(ApplyError),
 }
 
 /// The selectors of the rules, of one group's series only; and `up` where a rule asks for silence.
@@ -164,7 +164,7 @@ impl Work<'_> {
     /// Whether a series is to be filled.
     fn wants(&self, labels: &[(&str, &str)]) -> bool {
         let watched = value_of(labels, NAME) == Some("up") && self.rules.silence_keep().is_some();
-        self.engine.keeps(labels, &self.rules.identity)
+        self.engine.knows(labels, &self.rules.identity)
             || watched && self.rules.select(|name| value_of(labels, name)).is_none()
     }
 

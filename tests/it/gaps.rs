@@ -81,8 +81,13 @@ remote_write:
         if now > after + (20 * SERIES) as f64 { Ok(()) } else { Err(format!("{now} received")) }
     });
     drop(exposer);
-    let stored =
-        || prometheus.store.scalar("sum(count_over_time({__name__=~\"app_.*\"}[1h]))").unwrap_or(0.0);
+    let stored = || {
+        // One name at a time: count_over_time drops it, and series would be alike.
+        let names = ["app_level", "app_work_total", "app_shift", "app_stall_total"];
+        let count =
+            |name| prometheus.store.scalar(&format!("sum(count_over_time({name}[1h]))")).unwrap_or(0.0);
+        names.map(count).iter().sum::<f64>()
+    };
     wait_until("every sample in the reader", Duration::from_secs(60), || {
         let (have, taken) = (stored(), taken(&reader));
         if have == taken { Ok(()) } else { Err(format!("{have} stored, {taken} taken")) }
