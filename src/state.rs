@@ -54,6 +54,9 @@ pub enum StateError {
         /// What it says.
         error: io::Error,
     },
+    /// There is none.
+    #[error("there is no saved state in {}: name the folder that state.dir names", .0.display())]
+    Missing(PathBuf),
     /// Another process has it open.
     #[error("{} is in use by another oddity: give each its own state.dir", .0.display())]
     InUse(PathBuf),

@@ -53,7 +53,12 @@ impl Folder {
     /// There is no state.
     pub fn look(path: &Path) -> Result<(Folder, bool), StateError> {
         let checkpoints = path.join("checkpoints");
-        std::fs::read_dir(&checkpoints).map_err(StateError::io(&checkpoints))?;
+        match std::fs::read_dir(&checkpoints) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(StateError::Missing(path.to_path_buf()));
+            }
+            read => read.map_err(StateError::io(&checkpoints))?,
+        };
         let in_use = match File::open(path.join("lock")).map(|lock| lock.try_lock_shared()) {
             Ok(Err(TryLockError::WouldBlock)) => true,
             // Unlocked as soon as it was locked; or there is no such file, or no such thing as locks.

@@ -47,7 +47,8 @@ fn what_is_moved_goes_on_as_if_it_had_always_been_there() {
     assert_eq!((exported.series, exported.signals, exported.left), (48, 60, 0));
     let to = place();
     let models = || read(&exported.file).expect("reads");
-    assert!(import(models(), &to.path().join("new"), None, false).is_err(), "for which rules?");
+    let missing = import(models(), &to.path().join("new"), None, false).expect_err("for which rules?");
+    assert!(matches!(missing, StateError::Missing(_)), "{missing}");
     let imported = import(models(), to.path(), Some(rules(RULES)), false).expect("imports");
     assert_eq!(counts(&imported), [48, 0, 0, 0, 0, 0]);
     assert_eq!(counts(&import(models(), to.path(), None, false).expect("imports")), [0, 0, 48, 0, 0, 0]);
