@@ -9,6 +9,7 @@ mod peer;
 mod tls;
 
 pub use config::{Auth, HttpConfig, Secret, TlsConfig};
+pub(crate) use config::{names, without_query};
 pub use peer::{Peer, SendError, chain};
 
 /// Why a server cannot be asked at all.

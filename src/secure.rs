@@ -185,10 +185,16 @@ impl Doors {
         if !changed {
             return;
         }
-        let config = self.state.load().config.clone();
-        match self.prepare(config) {
-            Ok(prepared) => {
-                self.put(prepared);
+        let before = self.state.load_full();
+        match self.prepare(before.config.clone()) {
+            Ok(Prepared { state, stamps }) => {
+                let replaced = self.state.compare_and_swap(&before, Arc::new(state));
+                if !Arc::ptr_eq(&replaced, &before) {
+                    // A reload came in between, and has read the files as well.
+                    return;
+                }
+                *self.stamps.lock() = stamps;
+                self.metrics.files_ok.store(true, Ordering::Relaxed);
                 self.metrics.files_read.fetch_add(1, Ordering::Relaxed);
                 tracing::info!("certificates, passwords and tokens read again");
             }

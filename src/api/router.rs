@@ -146,8 +146,20 @@ async fn route(api: &Arc<Api>, visitor: &Visitor, route: Route, request: Request
         // What may look at every series or at the disk runs apart from the tasks that serve.
         route => {
             visitor.connection.busy();
+            let turn = match route {
+                Route::Series => match series::turn().await {
+                    Ok(turn) => Some(turn),
+                    Err(answer) => return answer,
+                },
+                _ => None,
+            };
             let api = Arc::clone(api);
-            match tokio::task::spawn_blocking(move || slow(&api, &route, &query)).await {
+            let work = move || {
+                // The turn ends with the work, also where the client has gone.
+                let _turn = turn;
+                slow(&api, &route, &query)
+            };
+            match tokio::task::spawn_blocking(work).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::error!(%error, "a request made the API panic; this is a bug");

@@ -8,9 +8,40 @@ use crate::labels::{MatchOp, NAME, Selector};
 use crate::rules::{RuleSet, selector};
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+/// Bytes of all selectors of a request, and regular expressions in them: one of a few bytes may take
+/// 10 MB to compile.
+const MAX_BYTES: usize = 8 << 10;
+const MAX_EXPRESSIONS: usize = 16;
+/// Requests that look for series at a time, for the same reason, and how long others wait.
+static TURNS: Semaphore = Semaphore::const_new(2);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits for the turn to look for series; the answer to give where it does not come.
+pub(super) async fn turn() -> Result<SemaphorePermit<'static>, Answer> {
+    match tokio::time::timeout(PATIENCE, TURNS.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => {
+            let message = "too many requests look for series; try again";
+            Err(reply::error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message))
+        }
+    }
+}
 
 /// The answer for these selectors.
 pub fn answer(api: &Api, matches: &[String], limit: usize) -> Answer {
+    let bytes: usize = matches.iter().map(String::len).sum();
+    let expressions: usize =
+        matches.iter().map(|text| text.matches("=~").count() + text.matches("!~").count()).sum();
+    if bytes > MAX_BYTES || expressions > MAX_EXPRESSIONS {
+        let message = format!(
+            "match[]: at most {MAX_BYTES} bytes and {MAX_EXPRESSIONS} regular expressions, found {bytes} and \
+             {expressions}"
+        );
+        return reply::error(StatusCode::BAD_REQUEST, "bad_data", &message);
+    }
     let mut selectors = Vec::new();
     for text in matches {
         match selector::parse(text) {

@@ -147,6 +147,8 @@ async fn paths_and_methods() {
         ("POST /-/reload", 500, r#""problems":["line 3: first","line 7: second"]"#),
         ("GET /api/v1/anomalies?limit=x", 400, "limit"),
         ("GET /api/v1/series?match[]=%7B", 400, "match[]"),
+        (&*format!("GET /api/v1/series?match[]=%7Ba=~%22{}%22%7D", "x".repeat(8200)), 400, "8192 bytes"),
+        (&*format!("GET /api/v1/series?{}", "match[]=%7Ba=~%22x%22%7D&".repeat(17)), 400, "found 136 and 17"),
     ] {
         let version = if request.contains("HTTP/1.1") { "" } else { " HTTP/1.1" };
         let (got, head, body) = server.ask(&format!("{request}{version}"), b"").await;

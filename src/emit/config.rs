@@ -2,8 +2,10 @@
 
 pub use crate::outbound::{Auth, Secret, TlsConfig};
 
+use crate::outbound::{names, without_query};
 use crate::time::Span;
 use regex::Regex;
+use std::fmt;
 
 /// Relabelling action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +98,7 @@ pub enum Protocol {
 }
 
 /// One target.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RemoteWriteConfig {
     /// Where to; `http` or `https`.
     pub url: String,
@@ -116,4 +118,32 @@ pub struct RemoteWriteConfig {
     pub queue: QueueConfig,
     /// The protocol.
     pub protocol: Protocol,
+}
+
+impl fmt::Debug for RemoteWriteConfig {
+    /// Without what may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RemoteWriteConfig {
+            url,
+            name,
+            remote_timeout,
+            headers,
+            auth,
+            tls,
+            write_relabel_configs,
+            queue,
+            protocol,
+        } = self;
+        f.debug_struct("RemoteWriteConfig")
+            .field("url", &without_query(url))
+            .field("name", name)
+            .field("remote_timeout", remote_timeout)
+            .field("headers", &names(headers))
+            .field("auth", auth)
+            .field("tls", tls)
+            .field("write_relabel_configs", write_relabel_configs)
+            .field("queue", queue)
+            .field("protocol", protocol)
+            .finish()
+    }
 }

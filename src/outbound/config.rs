@@ -1,10 +1,11 @@
 //! Where a request goes and who sends it, with Prometheus's names and defaults.
 
 use crate::time::Span;
+use std::fmt;
 use std::path::PathBuf;
 
 /// The other side of HTTP requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// `http` or `https`.
     pub url: String,
@@ -20,6 +21,30 @@ pub struct HttpConfig {
     pub tls: TlsConfig,
 }
 
+/// A URL without its query, which may hold a key.
+pub(crate) fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or(url)
+}
+
+/// The names of pairs whose values may be secret.
+pub(crate) fn names(pairs: &[(String, String)]) -> Vec<&str> {
+    pairs.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+impl fmt::Debug for HttpConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HttpConfig { url, name, timeout, headers, auth, tls } = self;
+        f.debug_struct("HttpConfig")
+            .field("url", &without_query(url))
+            .field("name", name)
+            .field("timeout", timeout)
+            .field("headers", &names(headers))
+            .field("auth", auth)
+            .field("tls", tls)
+            .finish()
+    }
+}
+
 /// A secret: given in the file, or in a file of its own that is read at each use.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
@@ -29,8 +54,8 @@ pub enum Secret {
     File(PathBuf),
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Secret::Inline(_) => f.write_str("<secret>"),
             Secret::File(path) => write!(f, "<secret in {}>", path.display()),
@@ -39,7 +64,7 @@ impl std::fmt::Debug for Secret {
 }
 
 /// How a client proves who it is. At most one may be set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Auth {
     /// Not at all.
     #[default]
@@ -71,6 +96,28 @@ pub enum Auth {
         /// More parameters of the token request.
         endpoint_params: Vec<(String, String)>,
     },
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Auth::None => f.write_str("None"),
+            Auth::Basic { username, password } => {
+                f.debug_struct("Basic").field("username", username).field("password", password).finish()
+            }
+            Auth::Header { scheme, credentials } => {
+                f.debug_struct("Header").field("scheme", scheme).field("credentials", credentials).finish()
+            }
+            Auth::OAuth2 { client_id, client_secret, token_url, scopes, endpoint_params } => f
+                .debug_struct("OAuth2")
+                .field("client_id", client_id)
+                .field("client_secret", client_secret)
+                .field("token_url", &without_query(token_url))
+                .field("scopes", scopes)
+                .field("endpoint_params", &names(endpoint_params))
+                .finish(),
+        }
+    }
 }
 
 /// `tls_config`

@@ -164,6 +164,7 @@ remote_write:
 - {{url: "{away}/a?key=canary-query", basic_auth: {{username: me, password: canary-out-inline}}, headers: {{X-Key: canary-header}}}}
 - {{url: "{away}/b", name: b, authorization: {{credentials_file: out-password}}}}
 - {{url: "{away}/c", name: c, oauth2: {{client_id: me, client_secret_file: out-secret, token_url: "{away}/t?key=canary-token-query"}}}}
+remote_read: [{{url: "{away}/r?key=canary-read-query", basic_auth: {{username: me, password: canary-read}}}}]
 rules: [{{name: all, match: '{{__name__=~".+"}}', min_samples: 2}}]
 "#
     );

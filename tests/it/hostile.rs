@@ -312,7 +312,7 @@ fn hostile_clients_harm_nobody() {
         healthy_again.load(Relaxed),
     );
     // Two budgets of 64 MiB, what decoding makes of two bodies, 20,000 series, connections.
-    assert!(peak < 900 << 10, "{} MiB at the most", peak >> 10);
+    assert!(peak < 512 << 10, "{} MiB at the most", peak >> 10);
     let log = sidecar.process.log();
     let bugs: Vec<&str> = log.lines().filter(|line| line.contains("panic") || line.contains("bug")).collect();
     assert!(bugs.is_empty(), "{bugs:?}");

@@ -97,3 +97,18 @@ fn prometheus_own_file_is_read() {
     std::fs::remove_file(&path).expect("remove");
     assert!(load_web_config(&path).expect_err("gone").to_string().contains("cannot be read"));
 }
+
+#[test]
+fn what_is_printed_of_a_configuration_holds_no_secret() {
+    let config = parse(&format!(
+        "server: {{auth: {{basic_auth_users: {{me: '{HASH}'}}}}}}
+remote_write:
+- {{url: 'http://p/w?key=canary', headers: {{X-Key: canary}}, basic_auth: {{username: me, password: canary}}}}
+- {{url: 'http://p/x', authorization: {{credentials: canary}}}}
+- {{url: 'http://p/y', oauth2: {{client_id: i, client_secret: canary, token_url: 'http://p/t?key=canary', endpoint_params: {{key: canary}}}}}}
+remote_read: [{{url: 'http://p/r?key=canary', headers: {{X-Key: canary}}, basic_auth: {{username: me, password: canary}}}}]"
+    ));
+    let shown = format!("{config:?}");
+    assert!(shown.contains("X-Key") && shown.contains("client_id: \"i\""), "{shown}");
+    assert!(!shown.contains("canary") && !shown.contains(HASH), "{shown}");
+}
