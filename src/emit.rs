@@ -15,6 +15,7 @@ mod disk;
 mod md5;
 mod metrics;
 pub mod names;
+mod plan;
 mod progress;
 mod queue;
 mod relabel;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use disk::{Fsync, QueueDir};
 pub use metrics::{LAG_BOUNDS, Lag, TargetSnapshot};
+pub use request::{Body, Encoding};
 
 use crate::engine::{OutputBatch, OutputSink};
 use config::RemoteWriteConfig;
@@ -296,7 +298,8 @@ impl OutputSink for Emitter {
         if targets.is_empty() {
             return;
         }
-        let samples = batch.outputs.iter().map(|output| names::count(output, batch.names)).sum();
+        let names = batch.names();
+        let samples = batch.ruled().map(|(output, rule)| names::count(output, rule, names)).sum();
         let now = clock::now();
         targets.iter().for_each(|target| target.push(batch, samples, now));
     }

@@ -21,7 +21,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use output::{Output, OutputBatch, OutputSink, OutputValue};
+pub use output::{Detail, Output, OutputBatch, OutputSink, OutputValue};
 pub use status::{EngineStats, SignalStatus, Standing};
 
 use crate::labels::Interner;

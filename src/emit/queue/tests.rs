@@ -1,22 +1,22 @@
 use super::*;
-use crate::emit::names::tests::{SCORE_ONLY, rule};
+use crate::emit::names::tests::{SCORE_ONLY, alone, rule};
 use crate::engine::OutputValue;
 use crate::labels::{Labels, NAME};
-use crate::rules::{As, OutputNames, Rule};
+use crate::rules::{As, RuleSet};
 use proptest::prelude::*;
 use std::sync::atomic::Ordering::Relaxed;
 
-fn batch(rule: &Arc<Rule>, partition: u16, sequence: u64, outputs: usize) -> Arc<OutputBatch> {
+fn batch(rules: &Arc<RuleSet>, partition: u16, sequence: u64, outputs: usize) -> Arc<OutputBatch> {
     let output = |at| Output {
         labels: Labels::from_pairs(&[(NAME, "up")]),
-        rule: rule.clone(),
+        rule: 0,
         transform: As::Value,
         at: Millis(at),
         value: OutputValue::Stale,
         emit: true,
     };
     let outputs = (0..outputs as i64).map(output).collect();
-    Arc::new(OutputBatch { sequence, partition, names: OutputNames::Oddity, outputs })
+    Arc::new(OutputBatch { sequence, partition, rules: rules.clone(), outputs })
 }
 
 fn shard(capacity: usize, max_samples: usize, age_limit: Span) -> Shard {
@@ -26,7 +26,7 @@ fn shard(capacity: usize, max_samples: usize, age_limit: Span) -> Shard {
 
 #[test]
 fn a_request_is_due_when_it_is_full_or_old_enough() {
-    let (rule, metrics, now) = (Arc::new(rule(SCORE_ONLY, &[])), Metrics::default(), Millis(5_000));
+    let (rule, metrics, now) = (alone(rule(SCORE_ONLY, &[])), Metrics::default(), Millis(5_000));
     let deadline = Span(200);
     let shard = shard(100, 10, Span::HOUR);
     assert_eq!(shard.due(now, deadline, true), Due::Never);
@@ -72,7 +72,7 @@ proptest! {
     /// anything before it is pending, all is in the end, and the accounts agree.
     #[test]
     fn acknowledgement_never_overtakes_what_is_pending(steps in prop::collection::vec(step(), 0..80)) {
-        let (rule, metrics) = (Arc::new(rule(SCORE_ONLY, &[])), Metrics::default());
+        let (rule, metrics) = (alone(rule(SCORE_ONLY, &[])), Metrics::default());
         let mut now = Millis(0);
         let new = || shard(20, 7, Span::seconds(10));
         let (mut shard, mut busy) = (new(), false);
