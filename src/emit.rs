@@ -150,6 +150,8 @@ impl Emitter {
     /// The first target's whose queue cannot be written; the others' are. What could not be written
     /// stays in memory.
     pub fn persist(&self) -> Result<(), EmitError> {
+        // No reload meanwhile: what it hands over from one target to another would be missed.
+        let _one_at_a_time = self.runtime.lock();
         let targets = self.targets.read().clone();
         let mut result = Ok(());
         for target in targets {
