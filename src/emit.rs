@@ -14,6 +14,7 @@ mod disk;
 mod md5;
 mod metrics;
 pub mod names;
+mod plan;
 mod progress;
 mod queue;
 mod relabel;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use disk::{QueueDir, QueueFile, queues};
 pub use metrics::{LAG_BOUNDS, Lag, TargetSnapshot};
+pub use request::{Body, Encoding};
 
 use crate::engine::{OutputBatch, OutputSink};
 use crate::outbound::OutboundError;
@@ -141,6 +143,8 @@ impl Emitter {
     /// The first target's whose queue cannot be written; the others' are. What could not be written
     /// stays in memory.
     pub fn persist(&self) -> Result<(), EmitError> {
+        // No reload meanwhile: what it hands over from one target to another would be missed.
+        let _one_at_a_time = self.runtime.lock();
         let targets = self.targets.read().clone();
         let mut result = Ok(());
         for target in targets {
@@ -289,7 +293,8 @@ impl OutputSink for Emitter {
         if targets.is_empty() {
             return;
         }
-        let samples = batch.outputs.iter().map(|output| names::count(output, batch.names)).sum();
+        let names = batch.names();
+        let samples = batch.ruled().map(|(output, rule)| names::count(output, rule, names)).sum();
         let now = clock::now();
         targets.iter().for_each(|target| target.push(batch, samples, now));
     }

@@ -28,7 +28,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use crate::registry::partition::FORMAT;
-pub use output::{Output, OutputBatch, OutputSink, OutputValue};
+pub use output::{Detail, Output, OutputBatch, OutputSink, OutputValue};
 pub use restore::{Image, Replay, check_models};
 pub use status::{EngineStats, SignalStatus, Standing};
 

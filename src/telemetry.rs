@@ -49,11 +49,11 @@ impl FlagCounter {
 
 impl OutputSink for FlagCounter {
     fn take(&self, batch: &Arc<OutputBatch>) {
-        for output in batch.outputs.iter().filter(|output| output.flagged()) {
+        for (_, rule) in batch.ruled().filter(|(output, _)| output.flagged()) {
             let mut by_rule = self.by_rule.lock();
-            match by_rule.get_mut(&output.rule.name) {
+            match by_rule.get_mut(&rule.name) {
                 Some(count) => *count += 1,
-                None => drop(by_rule.insert(output.rule.name.clone(), 1)),
+                None => drop(by_rule.insert(rule.name.clone(), 1)),
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The newest anomalies, kept for people.
 
 use crate::detect::{self, Detector};
-use crate::engine::{Output, OutputBatch, OutputSink, OutputValue};
+use crate::engine::{Detail, Output, OutputBatch, OutputSink, OutputValue};
 use crate::labels::Labels;
+use crate::rules::Rule;
 use crate::time::{Millis, Span};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -54,10 +55,11 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
-    /// The anomaly in an output; `None` where it is not flagged.
-    pub fn of(output: &Output) -> Option<Anomaly> {
+    /// The anomaly in an output of this rule; `None` where it is not flagged.
+    pub fn of(output: &Output, rule: &Rule) -> Option<Anomaly> {
         let (kind, value, score, expected, band, evidence) = match output.value {
-            OutputValue::Scored { value, score, expected, kind, band, evidence, .. } => {
+            OutputValue::Scored { value, score, ref detail } => {
+                let Detail { expected, kind, band, evidence, .. } = **detail.as_ref()?;
                 (Kind::Value(kind), value, score, expected, band, evidence)
             }
             OutputValue::Silent { score, since, value } => {
@@ -67,7 +69,7 @@ impl Anomaly {
         };
         (score >= 1.0).then(|| Anomaly {
             labels: output.labels.clone(),
-            rule: output.rule.name.clone(),
+            rule: rule.name.clone(),
             transform: output.transform.to_string(),
             kind,
             at: output.at,
@@ -194,8 +196,8 @@ impl Recent {
 
 impl OutputSink for Recent {
     fn take(&self, batch: &Arc<OutputBatch>) {
-        for output in batch.outputs.iter().filter(|output| output.flagged()) {
-            let Some(anomaly) = Anomaly::of(output) else { continue };
+        for (output, rule) in batch.ruled().filter(|(output, _)| output.flagged()) {
+            let Some(anomaly) = Anomaly::of(output, rule) else { continue };
             let mut ring = self.ring.lock();
             if ring.len() >= self.capacity {
                 ring.pop_front();

@@ -3,7 +3,7 @@
 use crate::emit::names::Writer;
 use crate::engine::{Output, OutputBatch, OutputSink, OutputValue, own};
 use crate::labels::{NAME, value_of};
-use crate::rules::OutputNames;
+use crate::rules::{OutputNames, Rule};
 use crate::time::{Millis, Span};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +17,7 @@ const PARTITIONS: usize = 256;
 
 struct Entry {
     output: Output,
+    rule: Arc<Rule>,
     names: OutputNames,
 }
 
@@ -65,8 +66,8 @@ impl Current {
             let before = partition.len();
             partition.retain(|_, entry| now.since(entry.output.at) <= LOOK_BACK.0);
             self.entries.fetch_sub(before - partition.len(), Relaxed);
-            for Entry { output, names } in partition.values() {
-                writer.each(output, *names, |labels, value| {
+            for Entry { output, rule, names } in partition.values() {
+                writer.each(output, rule, *names, |labels, value| {
                     let name = value_of(labels, NAME).unwrap_or("");
                     let lines = match families.get_mut(name) {
                         Some(lines) => lines,
@@ -84,8 +85,14 @@ impl Current {
         text
     }
 
-    fn keep(&self, partition: &mut HashMap<u128, Entry>, output: &Output, names: OutputNames) {
-        let key = key(output);
+    fn keep(
+        &self,
+        partition: &mut HashMap<u128, Entry>,
+        output: &Output,
+        rule: &Arc<Rule>,
+        names: OutputNames,
+    ) {
+        let key = key(output, rule);
         if output.value == OutputValue::Stale {
             if partition.remove(&key).is_some() {
                 self.entries.fetch_sub(1, Relaxed);
@@ -99,7 +106,8 @@ impl Current {
             return;
         }
         // `emit_when` thins out what is sent; what is asked for is always the current state.
-        partition.insert(key, Entry { output: Output { emit: true, ..output.clone() }, names });
+        let output = Output { emit: true, ..output.clone() };
+        partition.insert(key, Entry { output, rule: rule.clone(), names });
     }
 }
 
@@ -107,8 +115,8 @@ impl OutputSink for Current {
     fn take(&self, batch: &Arc<OutputBatch>) {
         let Some(partition) = self.partitions.get(usize::from(batch.partition)) else { return };
         let mut partition = partition.lock();
-        for output in &batch.outputs {
-            self.keep(&mut partition, output, batch.names);
+        for (output, rule) in batch.ruled() {
+            self.keep(&mut partition, output, rule, batch.names());
         }
     }
 
@@ -130,13 +138,13 @@ fn help(name: &str) -> &'static str {
     }
 }
 
-fn key(output: &Output) -> u128 {
+fn key(output: &Output, rule: &Rule) -> u128 {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
     let mut part = |text: &str| {
         hash.update(&(text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     };
-    part(&output.rule.name);
+    part(&rule.name);
     part(&output.transform.to_string());
     for (name, value) in output.labels.iter() {
         part(name);
@@ -178,11 +186,12 @@ pub(super) mod tests {
     use crate::api::Recent;
     use crate::api::exposition::lint::complaints;
     use crate::detect::{Band, ModelParams, ReadOut};
+    use crate::engine::Detail;
     use crate::labels::Labels;
-    use crate::rules::{As, EmitSet, EmitWhen, Rule};
+    use crate::rules::{As, EmitSet, EmitWhen, RuleSet};
 
-    pub(in crate::api) fn output(labels: &[(&str, &str)], at: i64, score: f64) -> Output {
-        let rule = Rule {
+    pub(in crate::api) fn rule() -> Rule {
+        Rule {
             name: "node".into(),
             selectors: Vec::new(),
             transforms: Vec::new(),
@@ -197,28 +206,31 @@ pub(super) mod tests {
             labels: vec![("job".into(), "lost".into()), ("team".into(), "edge".into())],
             buckets: false,
             max_series: None,
-        };
+        }
+    }
+
+    pub(in crate::api) fn output(labels: &[(&str, &str)], at: i64, score: f64) -> Output {
         let band = Some(Band { lower: 1.0, upper: f64::INFINITY });
+        let detail = Detail {
+            expected: 3.0,
+            interval: 15e3,
+            band,
+            kind: Default::default(),
+            evidence: [0.0, 9.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        };
         Output {
             labels: Labels::from_pairs(labels),
-            rule: Arc::new(rule),
+            rule: 0,
             transform: As::Rate,
             at: Millis(at),
-            value: OutputValue::Scored {
-                value: 0.5,
-                score,
-                expected: 3.0,
-                interval: 15e3,
-                band,
-                kind: Default::default(),
-                evidence: [0.0, 9.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-            },
+            value: OutputValue::Scored { value: 0.5, score, detail: Some(Box::new(detail)) },
             emit: true,
         }
     }
 
     pub(in crate::api) fn batch(outputs: Vec<Output>) -> Arc<OutputBatch> {
-        Arc::new(OutputBatch { sequence: 0, partition: 3, names: OutputNames::Oddity, outputs })
+        let rules = RuleSet { rules: vec![Arc::new(rule())], ..RuleSet::default() };
+        Arc::new(OutputBatch { sequence: 0, partition: 3, rules: Arc::new(rules), outputs })
     }
 
     #[test]

@@ -176,14 +176,14 @@ pub(super) fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::current::tests::output;
+    use crate::api::current::tests::{output, rule};
     use crate::labels::NAME;
 
     #[test]
     fn label_values_cannot_inject_markup() {
         let output = output(&[(NAME, "up"), ("job", "<script>alert(1)</script>\"'")], 1_700_000_000_000, 2.0);
         let mut out = String::new();
-        anomalies(&[Anomaly::of(&output).expect("flagged")], &mut out).expect("writes");
+        anomalies(&[Anomaly::of(&output, &rule()).expect("flagged")], &mut out).expect("writes");
         assert!(!out.contains("<script"), "{out}");
         assert!(out.contains("&lt;script&gt;") && out.contains("2023-11-14T22:13:20Z"), "{out}");
     }

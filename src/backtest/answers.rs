@@ -1,10 +1,10 @@
 //! What the engine says of each sample of a history.
 
 use super::sweep;
-use crate::engine::{Output, OutputBatch, OutputSink, OutputValue};
+use crate::engine::{Detail, Output, OutputBatch, OutputSink, OutputValue};
 use crate::history::History;
 use crate::labels::{SeriesId, series_id};
-use crate::rules::As;
+use crate::rules::{As, Rule};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,11 +67,12 @@ impl Answers {
         }
     }
 
-    fn take(&mut self, at: usize, output: &Output) {
-        let OutputValue::Scored { value, score, expected, interval, band, .. } = output.value else { return };
+    fn take(&mut self, at: usize, output: &Output, rule: &Rule) {
+        let OutputValue::Scored { value, score, detail: Some(detail) } = &output.value else { return };
+        let (value, score, Detail { expected, interval, band, .. }) = (*value, *score, **detail);
         let (Some(kept), Some(marks)) = (self.scores.get_mut(at), self.marks.get_mut(at)) else { return };
         let first = *marks & SCORED == 0;
-        *marks |= SCORED | sweep::marks(&output.rule.read, score, interval);
+        *marks |= SCORED | sweep::marks(&rule.read, score, interval);
         if !first && score <= *kept {
             return;
         }
@@ -120,7 +121,7 @@ impl Collector {
 
 impl OutputSink for Collector {
     fn take(&self, batch: &Arc<OutputBatch>) {
-        for output in &batch.outputs {
+        for (output, rule) in batch.ruled() {
             let labels: Vec<(&str, &str)> = output.labels.iter().collect();
             let Some(place) = self.places.get(&series_id(&labels)) else { continue };
             let (Some(series), Some(answers)) = (self.history.series.get(*place), self.answers.get(*place))
@@ -133,7 +134,7 @@ impl OutputSink for Collector {
             answers.next += rest.iter().take_while(|sample| sample.timestamp < output.at.0).count();
             let at = answers.next;
             if series.samples.get(at).is_some_and(|sample| sample.timestamp == output.at.0) {
-                answers.take(at, output);
+                answers.take(at, output, rule);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::detect::Detector;
 use crate::engine::own;
 use crate::engine::{Output, OutputValue};
 use crate::labels::NAME;
-use crate::rules::{As, OutputNames};
+use crate::rules::{As, OutputNames, Rule};
 use crate::wire::STALE_BITS;
 
 /// The labels outputs add, each with the names a source label of that name gets, in order of
@@ -17,55 +17,122 @@ const RESERVED: [(&str, [&str; 3]); 5] = [
     ("for", ["exported_for", "exported_exported_for", "exported_exported_exported_for"]),
 ];
 
-/// Which of the reserved labels a naming scheme uses.
-fn reserved(names: OutputNames) -> impl Iterator<Item = &'static (&'static str, [&'static str; 3])> {
+/// The reserved labels of a naming scheme, and what a source label of that name becomes.
+pub(super) fn reserved(
+    names: OutputNames,
+) -> impl Iterator<Item = &'static (&'static str, [&'static str; 3])> {
     RESERVED.iter().filter(move |(name, _)| match names {
         OutputNames::Oddity => *name != "for",
         OutputNames::VmAnomaly => *name != "metric" && *name != "detector",
     })
 }
 
+/// A series that an output makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Score,
+    Flag,
+    /// The value scored; vmanomaly's names only.
+    Value,
+    Expected,
+    Lower,
+    Upper,
+    Detector(Detector),
+}
+
+impl What {
+    /// How many names there are.
+    pub(super) const NAMES: usize = 7;
+
+    /// Its number among them.
+    pub(super) fn number(self) -> usize {
+        match self {
+            What::Score => 0,
+            What::Flag => 1,
+            What::Value => 2,
+            What::Expected => 3,
+            What::Lower => 4,
+            What::Upper => 5,
+            What::Detector(_) => 6,
+        }
+    }
+
+    /// The name it is written under.
+    pub(super) fn name(self, names: OutputNames) -> &'static str {
+        let vm = names == OutputNames::VmAnomaly;
+        match self {
+            What::Score => own::SCORE,
+            What::Flag => own::FLAG,
+            What::Value => own::VM_VALUE,
+            What::Expected => {
+                if vm {
+                    own::VM_EXPECTED
+                } else {
+                    own::EXPECTED
+                }
+            }
+            What::Lower => {
+                if vm {
+                    own::VM_LOWER
+                } else {
+                    own::LOWER
+                }
+            }
+            What::Upper => {
+                if vm {
+                    own::VM_UPPER
+                } else {
+                    own::UPPER
+                }
+            }
+            What::Detector(_) => own::DETECTOR_SCORE,
+        }
+    }
+}
+
 /// How many samples [`Writer::each`] makes of an output; 0 where `emit_when` keeps it in.
-pub fn count(output: &Output, names: OutputNames) -> usize {
+pub fn count(output: &Output, rule: &Rule, names: OutputNames) -> usize {
     let mut n = 0;
-    values(output, names, |_, _, _| n += 1);
+    values(output, rule, names, |_, _| n += 1);
     n
 }
 
-/// Calls `f(name, detector, value)` for each sample of an output.
-fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, Option<Detector>, f64)) {
+/// Calls `f` for each sample of an output.
+#[inline]
+pub(super) fn values(output: &Output, rule: &Rule, names: OutputNames, mut f: impl FnMut(What, f64)) {
     if !output.emit {
         return;
     }
-    let emit = output.rule.emit;
+    let emit = rule.emit;
     let vm = names == OutputNames::VmAnomaly;
-    let mut finite = |name, detector, value: f64| {
+    let mut finite = |what, value: f64| {
         if value.is_finite() {
-            f(name, detector, value);
+            f(what, value);
         }
     };
-    match output.value {
-        OutputValue::Scored { value, score, expected, band, evidence, .. } => {
+    match &output.value {
+        OutputValue::Scored { value, score, detail } => {
             if emit.score {
-                finite(own::SCORE, None, score);
+                finite(What::Score, *score);
             }
             if emit.flag && !vm {
-                finite(own::FLAG, None, f64::from(u8::from(score >= 1.0)));
+                finite(What::Flag, f64::from(u8::from(*score >= 1.0)));
             }
+            let Some(detail) = detail else { return };
             if emit.bands {
                 if vm {
-                    finite(own::VM_VALUE, None, value);
+                    finite(What::Value, *value);
                 }
-                finite(if vm { own::VM_EXPECTED } else { own::EXPECTED }, None, expected);
-                if let Some(band) = band {
-                    finite(if vm { own::VM_LOWER } else { own::LOWER }, None, band.lower);
-                    finite(if vm { own::VM_UPPER } else { own::UPPER }, None, band.upper);
+                finite(What::Expected, detail.expected);
+                if let Some(band) = detail.band {
+                    finite(What::Lower, band.lower);
+                    finite(What::Upper, band.upper);
                 }
             }
             if emit.detectors && !vm {
-                for (detector, evidence) in Detector::ALL.into_iter().zip(evidence) {
-                    if output.rule.params.detectors.has(detector) {
-                        finite(own::DETECTOR_SCORE, Some(detector), f64::from(evidence));
+                for (detector, evidence) in Detector::ALL.into_iter().zip(detail.evidence) {
+                    if rule.params.detectors.has(detector) {
+                        finite(What::Detector(detector), f64::from(evidence));
                     }
                 }
             }
@@ -73,10 +140,10 @@ fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, O
         // There is no value, so nothing was expected of it and no detector spoke.
         OutputValue::Silent { score, .. } => {
             if emit.score {
-                finite(own::SCORE, None, score);
+                finite(What::Score, *score);
             }
             if emit.flag && !vm {
-                finite(own::FLAG, None, f64::from(u8::from(score >= 1.0)));
+                finite(What::Flag, f64::from(u8::from(*score >= 1.0)));
             }
         }
         // Whether a side of the band was ever written is not known here: a marker on a series that
@@ -84,23 +151,21 @@ fn values(output: &Output, names: OutputNames, mut f: impl FnMut(&'static str, O
         OutputValue::Stale => {
             let stale = f64::from_bits(STALE_BITS);
             if emit.score {
-                f(own::SCORE, None, stale);
+                f(What::Score, stale);
             }
             if emit.flag && !vm {
-                f(own::FLAG, None, stale);
+                f(What::Flag, stale);
             }
             if emit.bands {
-                let of = if vm {
-                    [Some(own::VM_VALUE), Some(own::VM_EXPECTED), Some(own::VM_LOWER), Some(own::VM_UPPER)]
-                } else {
-                    [None, Some(own::EXPECTED), Some(own::LOWER), Some(own::UPPER)]
-                };
-                of.into_iter().flatten().for_each(|name| f(name, None, stale));
+                if vm {
+                    f(What::Value, stale);
+                }
+                [What::Expected, What::Lower, What::Upper].into_iter().for_each(|what| f(what, stale));
             }
             if emit.detectors && !vm {
                 for detector in Detector::ALL {
-                    if output.rule.params.detectors.has(detector) {
-                        f(own::DETECTOR_SCORE, Some(detector), stale);
+                    if rule.params.detectors.has(detector) {
+                        f(What::Detector(detector), stale);
                     }
                 }
             }
@@ -116,7 +181,13 @@ pub struct Writer {
 
 impl Writer {
     /// Calls `f` with the labels, sorted by name, and the value of each sample of an output.
-    pub fn each(&mut self, output: &Output, names: OutputNames, mut f: impl FnMut(&[(&str, &str)], f64)) {
+    pub fn each(
+        &mut self,
+        output: &Output,
+        rule: &Rule,
+        names: OutputNames,
+        mut f: impl FnMut(&[(&str, &str)], f64),
+    ) {
         let quantile;
         let transform = match output.transform {
             As::Value => None,
@@ -130,17 +201,17 @@ impl Writer {
             }
         };
         let mut labels = recycle(std::mem::take(&mut self.buffer));
-        build(&mut labels, output, names, transform);
+        build(&mut labels, output, rule, names, transform);
         let detector_at = labels.partition_point(|(name, _)| *name < "detector");
-        values(output, names, |name, detector, value| {
-            if let Some(detector) = detector {
+        values(output, rule, names, |what, value| {
+            if let What::Detector(detector) = what {
                 labels.insert(detector_at, ("detector", detector.name()));
             }
             if let Some(slot) = labels.iter_mut().find(|(label, _)| *label == NAME) {
-                slot.1 = name;
+                slot.1 = what.name(names);
             }
             f(&labels, value);
-            if detector.is_some() {
+            if matches!(what, What::Detector(_)) {
                 labels.remove(detector_at);
             }
         });
@@ -152,6 +223,7 @@ impl Writer {
 fn build<'a>(
     labels: &mut Vec<(&'a str, &'a str)>,
     output: &'a Output,
+    rule: &'a Rule,
     names: OutputNames,
     transform: Option<&'a str>,
 ) {
@@ -173,7 +245,7 @@ fn build<'a>(
         labels.push((name, value));
     }
     let from_source = labels.len();
-    for (name, value) in &output.rule.labels {
+    for (name, value) in &rule.labels {
         let taken = labels.iter().take(from_source).any(|(have, _)| have == name);
         if !taken && name != NAME && !value.is_empty() && !is_reserved(name) {
             labels.push((name, value));
@@ -181,7 +253,7 @@ fn build<'a>(
     }
     labels.push((NAME, ""));
     labels.push((if names == OutputNames::VmAnomaly { "for" } else { "metric" }, source.name()));
-    labels.push(("rule", &output.rule.name));
+    labels.push(("rule", &rule.name));
     if let Some(transform) = transform {
         labels.push(("as", transform));
     }
@@ -200,8 +272,9 @@ fn recycle<'b>(mut used: Vec<(&str, &str)>) -> Vec<(&'b str, &'b str)> {
 pub(super) mod tests {
     use super::*;
     use crate::detect::{Band, DetectorSet, ModelParams, ReadOut};
+    use crate::engine::Detail;
     use crate::labels::Labels;
-    use crate::rules::{EmitSet, EmitWhen, Rule};
+    use crate::rules::{EmitSet, EmitWhen, RuleSet};
     use crate::time::Millis;
     use std::sync::Arc;
 
@@ -229,32 +302,35 @@ pub(super) mod tests {
     pub(in crate::emit) const SCORE_ONLY: EmitSet =
         EmitSet { score: true, flag: false, bands: false, detectors: false };
 
-    fn output(rule: Rule, labels: &[(&str, &str)], transform: As, value: OutputValue) -> Output {
-        let (labels, rule) = (Labels::from_pairs(labels), Arc::new(rule));
-        Output { labels, rule, transform, at: Millis(1000), value, emit: true }
+    /// A rule set of this rule alone.
+    pub(in crate::emit) fn alone(rule: Rule) -> Arc<RuleSet> {
+        Arc::new(RuleSet { rules: vec![Arc::new(rule)], ..RuleSet::default() })
+    }
+
+    /// A score that needs no reasons.
+    pub(in crate::emit) fn plain(score: f64) -> OutputValue {
+        OutputValue::Scored { value: 0.0, score, detail: None }
+    }
+
+    fn output(rule: Rule, labels: &[(&str, &str)], transform: As, value: OutputValue) -> (Output, Rule) {
+        let labels = Labels::from_pairs(labels);
+        (Output { labels, rule: 0, transform, at: Millis(1000), value, emit: true }, rule)
     }
 
     fn scored(band: Option<Band>) -> OutputValue {
         let evidence = [1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0];
-        OutputValue::Scored {
-            value: 7.0,
-            score: 1.5,
-            expected: 3.0,
-            interval: 15e3,
-            kind: Default::default(),
-            band,
-            evidence,
-        }
+        let detail = Detail { expected: 3.0, interval: 15e3, kind: Default::default(), band, evidence };
+        OutputValue::Scored { value: 7.0, score: 1.5, detail: Some(Box::new(detail)) }
     }
 
-    fn written(output: &Output, names: OutputNames) -> Vec<(String, f64)> {
+    fn written((output, rule): &(Output, Rule), names: OutputNames) -> Vec<(String, f64)> {
         let mut all = Vec::new();
-        Writer::default().each(output, names, |labels, value| {
+        Writer::default().each(output, rule, names, |labels, value| {
             assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "sorted, no name twice: {labels:?}");
             let text = labels.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",");
             all.push((text, value));
         });
-        assert_eq!(all.len(), count(output, names));
+        assert_eq!(all.len(), count(output, rule, names));
         all
     }
 
@@ -322,21 +398,21 @@ pub(super) mod tests {
     #[test]
     fn a_stale_source_ends_every_series_and_the_written_are_recognised_as_ours() {
         for (names, series) in [(OutputNames::Oddity, 7), (OutputNames::VmAnomaly, 5)] {
-            let output = output(rule(ALL, &[]), &[(NAME, "up")], As::Value, OutputValue::Stale);
+            let (output, rule) = output(rule(ALL, &[]), &[(NAME, "up")], As::Value, OutputValue::Stale);
             let mut n = 0;
-            Writer::default().each(&output, names, |labels, value| {
+            Writer::default().each(&output, &rule, names, |labels, value| {
                 assert!(own::is_own(labels), "{labels:?}");
                 assert_eq!(value.to_bits(), STALE_BITS);
                 n += 1;
             });
-            assert_eq!((n, count(&output, names)), (series, series));
+            assert_eq!((n, count(&output, &rule, names)), (series, series));
         }
     }
 
     #[test]
     fn an_output_that_is_not_let_out_makes_nothing() {
-        let mut kept = output(rule(ALL, &[]), &[(NAME, "up")], As::Value, scored(None));
+        let (mut kept, rule) = output(rule(ALL, &[]), &[(NAME, "up")], As::Value, scored(None));
         kept.emit = false;
-        assert_eq!(count(&kept, OutputNames::Oddity), 0);
+        assert_eq!(count(&kept, &rule, OutputNames::Oddity), 0);
     }
 }

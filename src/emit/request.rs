@@ -2,18 +2,21 @@
 
 use super::disk::Stored;
 use super::names::{self, Writer};
+use super::plan::Plans;
 use super::queue::Item;
 use super::relabel::Relabel;
+use crate::engine::OutputBatch;
 use crate::time::Millis;
 use crate::wire::encode::Encoder;
-use crate::wire::frame::compress_snappy;
-use crate::wire::{MetricKind, Sample, Version, WireError};
+use crate::wire::frame::Compressor;
+use crate::wire::{Sample, Version, WireError};
 use bytes::Bytes;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Outputs to be sent.
 #[derive(Debug)]
-pub enum Outputs {
+pub(super) enum Outputs {
     /// As the engine made them.
     Live(Vec<Item>),
     /// From a block on disk.
@@ -62,6 +65,7 @@ pub struct Encoding {
     writer: Writer,
     relabelled: Vec<(String, String)>,
     message: Vec<u8>,
+    compressor: Compressor,
 }
 
 impl Default for Encoding {
@@ -71,27 +75,39 @@ impl Default for Encoding {
             writer: Writer::default(),
             relabelled: Vec::new(),
             message: Vec::new(),
+            compressor: Compressor::default(),
         }
     }
 }
 
 /// Counts samples, and adds those in the range to a request.
-struct Adding<'a> {
-    encoder: &'a mut Encoder,
-    relabel: &'a Relabel,
-    relabelled: &'a mut Vec<(String, String)>,
+struct Adding<'e, 'l, 'w> {
+    plans: Plans<'e, 'l, 'w>,
+    relabel: &'w Relabel,
+    relabelled: &'w mut Vec<(String, String)>,
     range: Range<usize>,
     total: usize,
     dropped: usize,
     times: Vec<(Millis, u32)>,
 }
 
-impl Adding<'_> {
+impl<'e, 'l, 'w> Adding<'e, 'l, 'w> {
+    fn new(
+        encoder: &'e mut Encoder,
+        writer: &'w mut Writer,
+        relabelled: &'w mut Vec<(String, String)>,
+        relabel: &'w Relabel,
+        range: Range<usize>,
+    ) -> Self {
+        let plans = Plans::new(encoder.request(), writer);
+        Adding { plans, relabel, relabelled, range, total: 0, dropped: 0, times: Vec::new() }
+    }
+
     fn add(&mut self, labels: &[(&str, &str)], sample: Sample) {
         if self.relabel.is_empty() {
             if self.range.contains(&self.total) {
-                self.encoder.series(labels.iter().copied(), MetricKind::Gauge, &[sample]);
-                self.time(sample);
+                self.plans.series(labels.iter().copied(), sample);
+                self.times(Millis(sample.timestamp), 1);
             }
             self.total += 1;
             return;
@@ -104,31 +120,43 @@ impl Adding<'_> {
         }
         if self.range.contains(&self.total) {
             let labels = self.relabelled.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            self.encoder.series(labels, MetricKind::Gauge, &[sample]);
-            self.time(sample);
+            self.plans.series(labels, sample);
+            self.times(Millis(sample.timestamp), 1);
         }
         self.total += 1;
     }
 
-    fn time(&mut self, sample: Sample) {
+    fn times(&mut self, at: Millis, samples: u32) {
         match self.times.last_mut() {
-            Some((at, samples)) if at.0 == sample.timestamp => *samples += 1,
-            _ => self.times.push((Millis(sample.timestamp), 1)),
+            Some((last, count)) if *last == at => *count += samples,
+            _ => self.times.push((at, samples)),
         }
     }
 
-    fn live(&mut self, items: &[Item], writer: &mut Writer) {
-        for item in items {
-            for output in &item.batch.outputs {
+    fn live(&mut self, items: &'l [Item]) {
+        let mut writer = Writer::default();
+        for Item { batch, .. } in items {
+            let names = batch.names();
+            if self.relabel.is_empty() {
+                self.plans.touch(&batch.outputs);
+            }
+            for (output, rule) in batch.ruled() {
                 if self.relabel.is_empty() {
-                    let samples = names::count(output, item.batch.names);
-                    if self.total + samples <= self.range.start || self.total >= self.range.end {
-                        self.total += samples;
+                    let samples = names::count(output, rule, names);
+                    let (start, end) = (self.total, self.total + samples);
+                    if end <= self.range.start || start >= self.range.end {
+                        self.total = end;
+                        continue;
+                    }
+                    if self.range.start <= start && end <= self.range.end {
+                        self.plans.add(output, rule, names);
+                        self.times(output.at, samples as u32);
+                        self.total = end;
                         continue;
                     }
                 }
                 let timestamp = output.at.0;
-                writer.each(output, item.batch.names, |labels, value| {
+                writer.each(output, rule, names, |labels, value| {
                     self.add(labels, Sample { timestamp, value });
                 });
             }
@@ -142,37 +170,45 @@ impl Encoding {
     ///
     /// # Errors
     /// The body is too large to compress.
-    pub fn encode(
+    pub(super) fn encode(
         &mut self,
         outputs: &Outputs,
         relabel: &Relabel,
         version: Version,
         range: Range<usize>,
     ) -> Result<Body, WireError> {
-        let Encoding { encoders: [v1, v2], writer, relabelled, message } = self;
+        let Encoding { encoders: [v1, v2], writer, relabelled, message, compressor } = self;
         let encoder = if version == Version::V1 { v1 } else { v2 };
-        let mut adding =
-            Adding { encoder, relabel, relabelled, range, total: 0, dropped: 0, times: Vec::new() };
+        let mut adding = Adding::new(encoder, writer, relabelled, relabel, range);
         match outputs {
-            Outputs::Live(items) => adding.live(items, writer),
+            Outputs::Live(items) => adding.live(items),
             Outputs::Stored(stored) => stored.each(|labels, sample| adding.add(labels, sample)),
         }
-        let Adding { encoder, total, dropped, times, .. } = adding;
+        let Adding { total, dropped, times, .. } = adding;
         let samples = encoder.samples();
         encoder.finish_into(message);
-        let bytes = Bytes::from(compress_snappy(message)?);
+        // No more than it needs: it may be kept for long.
+        let bytes = Bytes::copy_from_slice(compressor.snappy(message)?);
         Ok(Body { bytes, samples, total, dropped, version, times })
     }
 
+    /// The body of a request of all samples of these batches, as it would be sent to a target without
+    /// relabelling.
+    ///
+    /// # Errors
+    /// The body is too large to compress.
+    pub fn body(&mut self, batches: &[Arc<OutputBatch>], version: Version) -> Result<Body, WireError> {
+        let item = |batch: &Arc<OutputBatch>| Item { batch: batch.clone(), samples: 0, queued: Millis::MIN };
+        let outputs = Outputs::Live(batches.iter().map(item).collect());
+        self.encode(&outputs, &Relabel::default(), version, 0..usize::MAX)
+    }
+
     /// The samples of these batches as a 2.0 message, not relabelled and not compressed.
-    pub fn message(&mut self, items: &[Item]) -> &[u8] {
-        let Encoding { encoders: [_, encoder], writer, relabelled, message } = self;
+    pub(super) fn message(&mut self, items: &[Item]) -> &[u8] {
+        let Encoding { encoders: [_, encoder], writer, relabelled, message, .. } = self;
         let relabel = &Relabel::default();
-        let range = 0..usize::MAX;
-        let mut adding =
-            Adding { encoder, relabel, relabelled, range, total: 0, dropped: 0, times: Vec::new() };
-        adding.live(items, writer);
-        adding.encoder.finish_into(message);
+        Adding::new(encoder, writer, relabelled, relabel, 0..usize::MAX).live(items);
+        encoder.finish_into(message);
         message
     }
 }

@@ -167,7 +167,11 @@ fn work(target: &Weak<Target>, woken: &Receiver<()>) {
 }
 
 /// Blocks of whole batches, each about as large as a request.
-fn blocks(items: &[Item], max_samples: usize, encoding: &mut Encoding) -> io::Result<Vec<NewBlock>> {
+pub(super) fn blocks(
+    items: &[Item],
+    max_samples: usize,
+    encoding: &mut Encoding,
+) -> io::Result<Vec<NewBlock>> {
     let mut blocks = Vec::new();
     let mut rest = items;
     while let Some(first) = rest.first() {

@@ -2,35 +2,27 @@ mod durable;
 
 use super::config::*;
 use super::mock::{Got, Mock, Received, TYPE_2, accept, reply};
-use super::names::tests::{SCORE_ONLY, rule};
+use super::names::tests::{SCORE_ONLY, alone, plain, rule};
 use super::*;
-use crate::engine::{Output, OutputValue};
+use crate::engine::Output;
 use crate::labels::{Labels, NAME};
-use crate::rules::{As, OutputNames};
+use crate::rules::As;
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 
 /// A batch of one partition: a sample of `series` at each time, its score being its time.
 fn batch(partition: u16, sequence: u64, samples: &[(&str, i64)]) -> Arc<OutputBatch> {
-    let rule = Arc::new(rule(SCORE_ONLY, &[]));
+    let rules = alone(rule(SCORE_ONLY, &[]));
     let output = |(series, at): &(&str, i64)| Output {
         labels: Labels::from_pairs(&[(NAME, "up"), ("series", series)]),
-        rule: rule.clone(),
+        rule: 0,
         transform: As::Value,
         at: Millis(*at),
-        value: OutputValue::Scored {
-            value: 0.0,
-            score: *at as f64,
-            expected: 0.0,
-            interval: 15e3,
-            band: None,
-            kind: Default::default(),
-            evidence: [0.0; 8],
-        },
+        value: plain(*at as f64),
         emit: true,
     };
     let outputs = samples.iter().map(output).collect();
-    Arc::new(OutputBatch { sequence, partition, names: OutputNames::Oddity, outputs })
+    Arc::new(OutputBatch { sequence, partition, rules, outputs })
 }
 
 fn started(configs: Vec<RemoteWriteConfig>) -> Emitter {

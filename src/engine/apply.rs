@@ -316,6 +316,12 @@ impl Work<'_> {
         }
     }
 
+    /// The number of one of the rules in force.
+    pub(super) fn number(&self, rule: &Rule) -> u16 {
+        let number = self.context.rules.rules.iter().position(|have| std::ptr::eq(&**have, rule));
+        number.and_then(|number| u16::try_from(number).ok()).unwrap_or(u16::MAX)
+    }
+
     /// A stale marker ends the outputs of every signal that has any.
     fn stale(
         &self,
@@ -331,6 +337,7 @@ impl Work<'_> {
             return;
         }
         let (labels, mut next) = (series.labels.clone(), series.first);
+        let number = self.number(rule);
         while let Some(signal) = partition.signals.get_mut(next) {
             next = signal.next;
             signal.previous = Previous::Nothing;
@@ -339,7 +346,7 @@ impl Work<'_> {
             if withheld {
                 continue;
             }
-            effects.outputs.extend(Output::end(signal, &labels, rule, at, self.want_all));
+            effects.outputs.extend(Output::end(signal, &labels, number, at, self.want_all));
         }
     }
 
@@ -356,6 +363,8 @@ impl Work<'_> {
     ) {
         let Some(series) = partition.series.get_mut(slot) else { return };
         series.stale = false;
+        let number = series.rule.unwrap_or_default();
+        let explains = self.want_all || rule.emit.bands || rule.emit.detectors;
         let ignored = rule.ignore.open_until(at, |name| series.labels.get(name)).is_some();
         let mut next = series.first;
         let mut reason = Reason::NoSignal;
@@ -393,10 +402,16 @@ impl Work<'_> {
                         if emit || flagged || self.want_all {
                             effects.outputs.push(Output {
                                 labels: series.labels.clone(),
-                                rule: rule.clone(),
+                                rule: number,
                                 transform: signal.transform,
                                 at,
-                                value: OutputValue::scored(signal.transform, value, verdict, band),
+                                value: OutputValue::scored(
+                                    signal.transform,
+                                    value,
+                                    verdict,
+                                    band,
+                                    explains || flagged,
+                                ),
                                 emit,
                             });
                         }

@@ -262,7 +262,7 @@ impl Shipped {
         let batch = Arc::new(OutputBatch {
             sequence: self.step.sequence,
             partition: number as u16,
-            names: context.rules.output_names,
+            rules: context.rules.clone(),
             outputs: effects.outputs,
         });
         for sink in &shared.sinks {

@@ -4,12 +4,28 @@
 use crate::detect::{Band, Detector, Kind, Verdict};
 use crate::labels::Labels;
 use crate::registry::Signal;
-use crate::rules::{As, OutputNames, Rule};
+use crate::rules::{As, OutputNames, Rule, RuleSet};
 use crate::time::Millis;
 use std::sync::Arc;
 
-/// A scored sample, or the end of a scored series.
+/// Why a score is what it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detail {
+    /// What was expected.
+    pub expected: f64,
+    /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
+    /// 0 where direction or least change cap the score below 1 under every budget.
+    pub interval: f32,
+    /// What kind of anomaly it would be.
+    pub kind: Kind,
+    /// The band; `None` where the rule does not emit bands.
+    pub band: Option<Band>,
+    /// Evidence of each detector, by number.
+    pub evidence: [f32; Detector::ALL.len()],
+}
+
+/// A scored sample, or the end of a scored series.
+#[derive(Clone, Debug, PartialEq)]
 pub enum OutputValue {
     /// A score.
     Scored {
@@ -17,17 +33,9 @@ pub enum OutputValue {
         value: f64,
         /// 0 = as expected, 1 = the alarm threshold.
         score: f64,
-        /// What was expected.
-        expected: f64,
-        /// The usual interval that the budget was spread over, ms: what tells the score of another budget.
-        /// 0 where direction or least change cap the score below 1 under every budget.
-        interval: f32,
-        /// What kind of anomaly it would be.
-        kind: Kind,
-        /// The band; `None` where the rule does not emit bands.
-        band: Option<Band>,
-        /// Evidence of each detector, by number.
-        evidence: [f32; Detector::ALL.len()],
+        /// Why. Only where somebody asks: with a flag, where the rule emits bands or detectors, and
+        /// where a sink wants everything. Outputs are many, and most are two numbers.
+        detail: Option<Box<Detail>>,
     },
     /// The series has been silent for longer than its rule allows.
     Silent {
@@ -46,13 +54,23 @@ impl OutputValue {
     /// What a verdict says of a signal's value. The rate of a counter and its kin are never negative,
     /// so nothing below 0 is shown as expected or as an edge of the band: no value lies there, and where
     /// the whole band does, none would score below 1 and the band is empty, at what is expected. A side
-    /// without a bound stays one.
-    pub fn scored(transform: As, value: f64, verdict: Verdict, band: Option<Band>) -> OutputValue {
+    /// without a bound stays one. `in_detail`: with the [`Detail`].
+    pub fn scored(
+        transform: As,
+        value: f64,
+        verdict: Verdict,
+        band: Option<Band>,
+        in_detail: bool,
+    ) -> OutputValue {
         let Verdict { score, expected, interval, kind, evidence } = verdict;
+        if !in_detail {
+            return OutputValue::Scored { value, score, detail: None };
+        }
         let counts = matches!(transform, As::Rate | As::Delta | As::CountRate);
         let shown = |x: f64| if counts && x.is_finite() && x < 0.0 { 0.0 } else { x };
         let band = band.map(|band| Band { lower: shown(band.lower), upper: shown(band.upper) });
-        OutputValue::Scored { value, score, expected: shown(expected), interval, kind, band, evidence }
+        let detail = Detail { expected: shown(expected), interval, kind, band, evidence };
+        OutputValue::Scored { value, score, detail: Some(Box::new(detail)) }
     }
 }
 
@@ -61,8 +79,8 @@ impl OutputValue {
 pub struct Output {
     /// The source series' canonical labels, the metric's name among them.
     pub labels: Labels,
-    /// The rule that took it.
-    pub rule: Arc<Rule>,
+    /// The rule that took it, by its number among those of the batch: see [`OutputBatch::rule`].
+    pub rule: u16,
     /// The signal.
     pub transform: As,
     /// The source sample's time.
@@ -79,7 +97,7 @@ impl Output {
     pub(super) fn end(
         signal: &mut Signal,
         labels: &Labels,
-        rule: &Arc<Rule>,
+        rule: u16,
         at: Millis,
         want_all: bool,
     ) -> Option<Output> {
@@ -87,7 +105,7 @@ impl Output {
         let scored = std::mem::take(&mut signal.scored);
         (scored && (emit || want_all)).then(|| Output {
             labels: labels.clone(),
-            rule: rule.clone(),
+            rule,
             transform: signal.transform,
             at,
             value: OutputValue::Stale,
@@ -109,10 +127,27 @@ pub struct OutputBatch {
     pub sequence: u64,
     /// The partition, 0 to 255.
     pub partition: u16,
-    /// Names to write under.
-    pub names: OutputNames,
+    /// The rules as of that record.
+    pub rules: Arc<RuleSet>,
     /// The outputs.
     pub outputs: Vec<Output>,
+}
+
+impl OutputBatch {
+    /// The rule of one of its outputs. `None` only for an output of another batch.
+    pub fn rule(&self, output: &Output) -> Option<&Arc<Rule>> {
+        self.rules.rules.get(usize::from(output.rule))
+    }
+
+    /// Names to write under.
+    pub fn names(&self) -> OutputNames {
+        self.rules.output_names
+    }
+
+    /// The outputs, each with its rule.
+    pub fn ruled(&self) -> impl Iterator<Item = (&Output, &Arc<Rule>)> {
+        self.outputs.iter().filter_map(|output| Some((output, self.rule(output)?)))
+    }
 }
 
 /// Takes what the engine says. Must never block.
@@ -137,9 +172,10 @@ mod tests {
             kind: Default::default(),
             evidence: Default::default(),
         };
-        match OutputValue::scored(transform, 1.0, verdict, Some(Band { lower, upper })) {
-            OutputValue::Scored { expected, band: Some(band), score: 0.5, value: 1.0, .. } => {
-                (expected, band.lower, band.upper)
+        match OutputValue::scored(transform, 1.0, verdict, Some(Band { lower, upper }), true) {
+            OutputValue::Scored { score: 0.5, value: 1.0, detail: Some(detail) } => {
+                let band = detail.band.expect("as given");
+                (detail.expected, band.lower, band.upper)
             }
             other => panic!("{other:?}"),
         }
@@ -157,5 +193,10 @@ mod tests {
         for transform in [As::Value, As::Mean, As::Quantile(0.5)] {
             assert_eq!(shown(transform, -2.0, -3.0, -1.0), (-2.0, -3.0, -1.0));
         }
+    }
+
+    #[test]
+    fn an_output_is_small() {
+        assert!(size_of::<Output>() <= 80, "{} bytes are moved for each score", size_of::<Output>());
     }
 }

@@ -170,6 +170,7 @@ impl Work<'_> {
         }
         watch.next = at.plus(after.0.clamp(REPEAT.0.0, REPEAT.1.0));
         let score = score(at.since(heard), after);
+        let number = self.number(rule);
         self.each(partition, watch.slot, |labels, signal| {
             if signal.last.0.is_nan() {
                 return;
@@ -180,7 +181,7 @@ impl Work<'_> {
             effects.tally.flagged += 1;
             effects.outputs.push(Output {
                 labels: labels.clone(),
-                rule: rule.clone(),
+                rule: number,
                 transform: signal.transform,
                 at,
                 value: OutputValue::Silent { score, since: heard, value: signal.last.1 },
@@ -205,8 +206,9 @@ impl Work<'_> {
         if !std::mem::take(&mut watch.told) {
             return;
         }
+        let number = self.number(rule);
         self.each(partition, watch.slot, |labels, signal| {
-            effects.outputs.extend(Output::end(signal, labels, rule, at, self.want_all));
+            effects.outputs.extend(Output::end(signal, labels, number, at, self.want_all));
         });
     }
 

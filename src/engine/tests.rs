@@ -146,7 +146,7 @@ fn a_shift_is_flagged_and_a_reload_keeps_what_was_learnt() {
     engine.apply(Record::Rules(Arc::new(rules(vec![changed])))).expect("rules");
     feed(100, 101, 0.0);
     let last = kept.0.lock().last().cloned().expect("an output straight after the reload");
-    assert_eq!(last.outputs[0].rule.name, "new");
+    assert_eq!(last.rule(&last.outputs[0]).map(|rule| rule.name.as_str()), Some("new"));
     feed(101, 103, 12.0);
     let flagged: Vec<i64> = kept
         .0
@@ -310,7 +310,7 @@ fn in_a_window_nothing_flags_and_nothing_is_learnt() {
         })
         .collect();
     assert!(rate.len() == 1 && (rate[0] - 100.0).abs() < 1.0, "the counter was read all along: {rate:?}");
-    let open = |o: &&Output| matches!(o.value, OutputValue::Scored { band: Some(band), .. } if band.lower.is_infinite() && band.upper.is_infinite());
+    let open = |o: &&Output| matches!(&o.value, OutputValue::Scored { detail: Some(detail), .. } if detail.band.is_some_and(|band| band.lower.is_infinite() && band.upper.is_infinite()));
     let inside =
         with.iter().filter(|o| o.labels.get("pod") == Some("a") && (100..150).contains(&(o.at.0 / 15_000)));
     assert_eq!(inside.clone().filter(open).count(), inside.count(), "no value would flag");

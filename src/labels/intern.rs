@@ -24,10 +24,12 @@ impl Pair {
         Pair { split: name.len() as u32, text: text.into_boxed_str() }
     }
     /// The label's name.
+    #[inline]
     pub fn name(&self) -> &str {
         &self.text[..self.split as usize]
     }
     /// The label's value.
+    #[inline]
     pub fn value(&self) -> &str {
         &self.text[self.split as usize..]
     }

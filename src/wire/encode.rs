@@ -1,6 +1,9 @@
 //! The encoder of remote write 1.0 and 2.0, reusable from request to request.
 
+mod request;
 mod write;
+
+pub use request::{Request, Term};
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
@@ -34,6 +37,8 @@ pub struct Encoder {
     series: Vec<u8>,
     /// A message inside it.
     inner: Vec<u8>,
+    /// What is known of shared pairs.
+    shared: request::Shared,
     samples: usize,
     entries: usize,
 }
@@ -50,6 +55,7 @@ impl Encoder {
             places: vec![0; PLACES],
             series: Vec::new(),
             inner: Vec::new(),
+            shared: Default::default(),
             samples: 0,
             entries: 0,
         };
@@ -120,7 +126,12 @@ impl Encoder {
 
     /// Bytes the message has so far.
     pub fn len_estimate(&self) -> usize {
-        self.symbols.len() + self.body.len()
+        self.table_bytes().len() + self.body.len()
+    }
+
+    /// The symbol table; 1.0 has none, there symbols only number the names of labels.
+    fn table_bytes(&self) -> &[u8] {
+        if self.version == Version::V2 { &self.symbols } else { &[] }
     }
 
     /// Samples and histograms added.
@@ -145,7 +156,7 @@ impl Encoder {
         message.clear();
         if !self.is_empty() {
             message.reserve(self.len_estimate());
-            message.extend_from_slice(&self.symbols);
+            message.extend_from_slice(self.table_bytes());
             message.extend_from_slice(&self.body);
         }
         self.reset();
@@ -156,6 +167,7 @@ impl Encoder {
         self.symbols.clear();
         self.texts.clear();
         self.table.clear();
+        self.shared.reset();
         self.samples = 0;
         self.entries = 0;
         if self.version == Version::V2 {

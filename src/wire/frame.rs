@@ -90,6 +90,40 @@ pub fn compress_snappy(body: &[u8]) -> Result<Vec<u8>, WireError> {
         .map_err(|error| WireError::Frame("snappy", error.to_string()))
 }
 
+/// Compresses snappy blocks, and keeps its memory from one to the next.
+pub struct Compressor {
+    snappy: snap::raw::Encoder,
+    out: Vec<u8>,
+}
+
+impl Default for Compressor {
+    fn default() -> Self {
+        Compressor { snappy: snap::raw::Encoder::new(), out: Vec::new() }
+    }
+}
+
+impl Compressor {
+    /// As [`compress_snappy`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn snappy(&mut self, body: &[u8]) -> Result<&[u8], WireError> {
+        let most = snap::raw::max_compress_len(body.len());
+        if self.out.len() < most {
+            self.out.resize(most, 0);
+        }
+        let compressed = self.snappy.compress(body, &mut self.out);
+        let len = compressed.map_err(|error| WireError::Frame("snappy", error.to_string()))?;
+        Ok(self.out.get(..len).unwrap_or(&[]))
+    }
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compressor").field("bytes", &self.out.len()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

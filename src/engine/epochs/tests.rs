@@ -238,8 +238,9 @@ fn isolation_speaks_once_it_has_a_forest_and_its_band_holds_its_word() {
     assert_eq!((engine.stats().forests, engine.stats().cohorts, engine.stats().epochs), (1, 0, 3));
     let mut odd = 0.0f32;
     for output in kept.0.lock().iter().flat_map(|batch| &batch.outputs) {
-        let OutputValue::Scored { value, score, band, evidence, .. } = output.value else { continue };
-        let isolated = evidence[Detector::Isolation as usize];
+        let OutputValue::Scored { value, score, detail: Some(detail) } = &output.value else { continue };
+        let (value, score, band) = (*value, *score, detail.band);
+        let isolated = detail.evidence[Detector::Isolation as usize];
         let at = output.at.0 / 1000;
         assert!(at >= 2 * HOUR || isolated == 0.0, "the forest of the first hour is for the third");
         assert!((0.0..5.6).contains(&isolated));

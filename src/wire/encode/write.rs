@@ -3,6 +3,7 @@
 use super::super::cursor::{BYTES, FIXED64, VARINT, tag};
 use super::super::histogram::{Histogram, Span};
 
+#[inline]
 pub fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use oddity::detect::Detector;
 use oddity::engine::{Engine, Output, OutputBatch, OutputSink, OutputValue};
 use oddity::record::{Body, Record};
-use oddity::rules::{As, RuleSet};
+use oddity::rules::{As, Rule, RuleSet};
 use oddity::time::Millis;
 use oddity::wire::Version;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,12 +28,12 @@ pub fn rules(text: &str) -> Arc<RuleSet> {
 struct Collector(Mutex<Kept>);
 
 impl Collector {
-    fn output(kept: &mut Kept, output: &Output) {
+    fn output(kept: &mut Kept, output: &Output, rule: &Rule) {
         let mut labels: Labels =
             output.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let metric = labels.insert("__name__".into(), String::new()).unwrap_or_default();
         labels.insert("metric".into(), metric);
-        labels.insert("rule".into(), output.rule.name.to_string());
+        labels.insert("rule".into(), rule.name.to_string());
         if output.transform != As::Value {
             labels.insert("as".into(), output.transform.to_string());
         }
@@ -47,7 +47,7 @@ impl Collector {
                 keep(kept, &text(&labels), output.at.0, value.to_bits()).expect("one value a sample");
             }
         };
-        let emit = output.rule.emit;
+        let emit = rule.emit;
         let stale = f64::from_bits(STALE);
         let (score, flag) = match output.value {
             OutputValue::Scored { score, .. } | OutputValue::Silent { score, .. } => {
@@ -62,7 +62,9 @@ impl Collector {
             put("anomaly_flag", None, flag);
         }
         let (expected, lower, upper) = match output.value {
-            OutputValue::Scored { expected, band, .. } => {
+            OutputValue::Scored { ref detail, .. } => {
+                let detail = detail.as_ref().map(|detail| (detail.expected, detail.band));
+                let (expected, band) = detail.unwrap_or((f64::NAN, None));
                 let side = |side: Option<f64>| side.unwrap_or(f64::NAN);
                 (expected, side(band.map(|band| band.lower)), side(band.map(|band| band.upper)))
             }
@@ -77,11 +79,13 @@ impl Collector {
         if emit.detectors {
             for (number, detector) in Detector::ALL.into_iter().enumerate() {
                 let evidence = match output.value {
-                    OutputValue::Scored { evidence, .. } => f64::from(evidence[number]),
+                    OutputValue::Scored { ref detail, .. } => {
+                        detail.as_ref().map_or(f64::NAN, |detail| f64::from(detail.evidence[number]))
+                    }
                     OutputValue::Silent { .. } => f64::NAN,
                     OutputValue::Stale => stale,
                 };
-                if output.rule.params.detectors.has(detector) {
+                if rule.params.detectors.has(detector) {
                     put("anomaly_detector_score", Some(detector), evidence);
                 }
             }
@@ -92,7 +96,8 @@ impl Collector {
 impl OutputSink for Collector {
     fn take(&self, batch: &Arc<OutputBatch>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        batch.outputs.iter().filter(|output| output.emit).for_each(|output| Self::output(&mut kept, output));
+        let emitted = batch.ruled().filter(|(output, _)| output.emit);
+        emitted.for_each(|(output, rule)| Self::output(&mut kept, output, rule));
     }
 }
 
