@@ -3,7 +3,7 @@
 pub mod client;
 pub mod fill;
 #[cfg(test)]
-mod mock;
+pub(crate) mod mock;
 pub mod openmetrics;
 pub mod prometheus;
 pub mod remote_read;

@@ -36,10 +36,15 @@ async fn ask(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String) {
     (answer.get(9..12).and_then(|s| s.parse().ok()).expect("a status"), answer)
 }
 
+const UP: [(&str, &str); 2] = [("__name__", "up"), ("job", "x")];
+
 fn body() -> Vec<u8> {
+    body_at(now().0)
+}
+
+fn body_at(timestamp: i64) -> Vec<u8> {
     let mut encoder = Encoder::new(Version::V1);
-    let labels = [("__name__", "up"), ("job", "x")];
-    encoder.series(labels.into_iter(), MetricKind::Gauge, &[Sample { timestamp: now().0, value: 1.0 }]);
+    encoder.series(UP.into_iter(), MetricKind::Gauge, &[Sample { timestamp, value: 1.0 }]);
     compress_snappy(&encoder.finish()).expect("compresses")
 }
 
@@ -152,4 +157,60 @@ async fn it_serves_until_told_to_stop() {
     drop(stop);
     assert_eq!(running.await.expect("ends"), []);
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// Serves with this configuration while `work` asks, then stops.
+async fn serving(config: Config, work: impl AsyncFn(SocketAddr, Arc<Engine>)) {
+    let app = App::build(config, Options { lanes: 0, ..Options::default() }).expect("builds");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (address, engine) = (listener.local_addr().expect("bound"), app.engine());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(app.run(vec![listener], async move { drop(stopped.await) }));
+    work(address, engine).await;
+    drop(stop);
+    running.await.expect("ends");
+}
+
+#[tokio::test]
+async fn what_was_missed_while_it_was_down_is_read_at_its_next_start() {
+    use crate::history::mock::{CHUNKS, Mock};
+    use crate::wire::{read, xor};
+    let start = now().0 - 1_200_000;
+    let all: Vec<Sample> =
+        (0..80).map(|n| Sample { timestamp: start + n * 15_000, value: (n % 7) as f64 }).collect();
+    let (first, last) = (all[0].timestamp, all[79].timestamp);
+    let stream = read::testing::series(&UP, 1, &[(first, last, xor::testing::chunk(&all))]);
+    let mock = Mock::start(move |_| (200, CHUNKS, stream.clone())).await;
+    let place = tempfile::tempdir().expect("a folder");
+    let file = place.path().join("rules.yaml").display().to_string();
+    let config = || {
+        let text = format!(
+            "rules: [{{name: a, match: up, as: value}}]\nstate: {{dir: state}}\nremote_read: [{{url: \"{}\"}}]\n",
+            mock.config.http.url
+        );
+        Config::parse(&file, &text).expect("valid")
+    };
+    let write = "POST /api/v1/write";
+    serving(config(), async |address, _| {
+        for sample in &all[..10] {
+            assert_eq!(ask(address, write, &body_at(sample.timestamp)).await.0, 204);
+        }
+    })
+    .await;
+    assert!(mock.asked.lock().is_empty(), "nothing was missed yet");
+    serving(config(), async |address, engine| {
+        let late = body_at(last + 5_000);
+        let (status, answer) = ask(address, write, &late).await;
+        assert!(status == 503 && answer.contains("retry-after: "), "{answer}");
+        while ask(address, write, &late).await.0 == 503 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let metrics = ask(address, "GET /metrics", b"").await.1;
+        assert!(metrics.contains("oddity_gap_fills_total{result=\"filled\"} 1"), "{metrics}");
+        assert!(metrics.contains("oddity_gap_fill_samples_total 70"), "{metrics}");
+        // Seventy and ten, and the one that was held.
+        let signals = engine.signals(&[], 10);
+        assert_eq!((signals.len(), signals[0].newest), (1, Millis(last + 5_000)));
+    })
+    .await;
 }
