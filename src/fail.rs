@@ -13,7 +13,7 @@ pub enum Point {
     Checkpoint,
     /// A checkpoint is written and not yet renamed into place.
     Rename,
-    /// What targets have accepted is about to be cut from a queue.
+    /// Half of what says how much targets have accepted is written.
     QueueCut,
 }
 

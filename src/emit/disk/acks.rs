@@ -1,6 +1,7 @@
 //! The file of acknowledgements: two slots, written in turn, so that a good one is always there.
 
 use super::format::{ACK_SLOT, AckSlot, Broken, PARTITIONS};
+use crate::fail::{self, Point};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -70,7 +71,15 @@ impl Acks {
         self.slot.turn += 1;
         let at = (self.slot.turn % 2) * ACK_SLOT as u64;
         self.file.seek(SeekFrom::Start(at))?;
-        self.file.write_all(&self.slot.to_bytes(&self.name))
+        let bytes = self.slot.to_bytes(&self.name);
+        if cfg!(debug_assertions) {
+            // A crash may leave half of it: the other slot is whole then.
+            let (first, rest) = bytes.split_at(bytes.len() / 2);
+            self.file.write_all(first)?;
+            fail::point(Point::QueueCut);
+            return self.file.write_all(rest);
+        }
+        self.file.write_all(&bytes)
     }
 
     /// Brings it to the disk.
