@@ -7,6 +7,7 @@ mod args;
 pub mod backtest;
 pub mod check;
 pub mod demo;
+pub mod plan;
 pub mod serve;
 pub mod simulate;
 pub mod state;
@@ -36,6 +37,8 @@ enum Command {
     Backtest(backtest::Args),
     /// Send a simulated fleet by remote write
     Simulate(simulate::Args),
+    /// Tell what a number of series takes: cores, memory, disk
+    Plan(plan::PlanArgs),
     /// Look into saved state, check it, and move models
     State(state::StateArgs),
 }
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Simulate(args) => simulate::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::State(args) => state::run(args),
     };
     match result {

@@ -37,8 +37,8 @@ pub struct Settings {
     pub fsync: Fsync,
     /// What is done when the disk is full.
     pub on_disk_full: OnDiskFull,
-    /// A checkpoint is due when this much work would have to be done again. Default 1 s: as much again
-    /// may come while it is taken.
+    /// A checkpoint is due in time that never more work than this would have to be done again, as far as
+    /// the last one can tell. Default 2 s.
     pub replay: Duration,
     /// It is due anyway when the last one is this old and anything came since. Default 15 min.
     pub checkpoint_every: Duration,
@@ -53,7 +53,7 @@ impl Default for Settings {
         Settings {
             fsync: Fsync::Every(Span::SECOND),
             on_disk_full: OnDiskFull::Degrade,
-            replay: Duration::from_secs(1),
+            replay: Duration::from_secs(2),
             checkpoint_every: Duration::from_secs(15 * 60),
             log_bytes: 1 << 30,
             body_bytes: 32 << 20,
@@ -116,6 +116,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 struct Since {
     worked: Duration,
+    /// Work that came while it was taken.
+    during: Duration,
     sequence: u64,
     log_bytes: u64,
     at: Instant,
@@ -146,6 +148,7 @@ impl Keeper {
         // What was replayed would have to be replayed again.
         let since = Since {
             worked: Duration::ZERO,
+            during: Duration::ZERO,
             sequence: found.checkpoint.unwrap_or(0),
             log_bytes: 0,
             at: Instant::now(),
@@ -245,7 +248,10 @@ impl Inner {
             return false;
         }
         let grown = self.log.stats().bytes.load(Relaxed).saturating_sub(since.log_bytes);
-        self.engine.worked().saturating_sub(since.worked) >= self.settings.replay
+        // As much will come again while the next one is taken; but a slow disk must not make it the only
+        // thing that is done.
+        let limit = self.settings.replay.saturating_sub(since.during).max(self.settings.replay / 3);
+        self.engine.worked().saturating_sub(since.worked) >= limit
             || grown >= self.settings.log_bytes
             || since.at.elapsed() >= self.settings.checkpoint_every
     }
@@ -256,7 +262,8 @@ impl Inner {
         let log_bytes = self.log.stats().bytes.load(Relaxed);
         match self.write(started) {
             Ok(taken) => {
-                *since = Since { worked, sequence: taken.sequence, log_bytes, at: Instant::now() };
+                let during = self.engine.worked().saturating_sub(worked);
+                *since = Since { worked, during, sequence: taken.sequence, log_bytes, at: Instant::now() };
                 self.taken.store(worked.as_nanos() as u64, Relaxed);
                 let mut report = self.report.lock();
                 report.checkpoints += 1;

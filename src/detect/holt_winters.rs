@@ -38,6 +38,11 @@ pub struct Gains {
 }
 
 impl HoltWinters {
+    /// A number that lies in it.
+    pub fn near(&self) -> f64 {
+        self.trend
+    }
+
     /// The expected value `k` usual intervals on, without season.
     pub fn expected(&self, k: f64, gains: Gains) -> f64 {
         bounded(self.level + self.trend * damped(k, gains.phi))

@@ -424,7 +424,8 @@ impl Model {
 
     /// Reads a little here and there, so that a use soon after finds all of it near.
     pub fn near(&self) -> u64 {
-        let numbers = [self.rarity.near(), self.zscore.near(), self.base.mean, self.plain.greatest()];
+        let ledgers = self.ledger.greatest() + self.plain.greatest();
+        let numbers = [self.rarity.near(), self.zscore.near(), self.base.mean, self.holt.near(), ledgers];
         numbers.into_iter().fold(self.last_at.0 as u64, |near, number| near ^ number.to_bits())
     }
 

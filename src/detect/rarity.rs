@@ -50,9 +50,10 @@ pub struct Rare {
 }
 
 impl Rarity {
-    /// A number that lies in it.
+    /// A number from all over it.
     pub fn near(&self) -> f64 {
-        self.quick
+        let histograms = [&self.value, &self.level, &self.drift, &self.step];
+        histograms.into_iter().fold(self.quick, |near, histogram| near + histogram.near())
     }
 
     fn means(&self, x: f64, n: u32) -> (f64, f64) {

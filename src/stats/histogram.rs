@@ -131,6 +131,11 @@ impl Histogram {
         }
     }
 
+    /// A number that lies in it.
+    pub fn near(&self) -> f64 {
+        f64::from(self.total)
+    }
+
     /// Moves all values seen by `by`.
     pub fn shift(&mut self, by: f64) {
         self.low = bounded(self.low + by);
