@@ -20,7 +20,7 @@ const EMITTED: f64 = 100.0;
 /// More of them while a daily profile is on trial, in the first days, and for good where it is kept.
 const SEASON: f64 = 1_100.0;
 /// Bytes of the log a sample, as Prometheus compresses.
-const LOG: f64 = 110.0;
+const LOG: f64 = 130.0;
 /// Bytes of a checkpoint a series; two are kept, and a third is written.
 const CHECKPOINT: f64 = 1_050.0;
 /// A core is not planned to be busier than this.
