@@ -235,9 +235,11 @@ impl Emitter {
     pub async fn shutdown(&self, grace: Duration) -> Vec<Undelivered> {
         let targets = self.targets.read().clone();
         let until = tokio::time::Instant::now() + grace;
-        let senders: Vec<_> = targets.iter().flat_map(|target| target.drain()).collect();
-        for mut sender in senders {
-            if tokio::time::timeout_at(until, &mut sender).await.is_err() {
+        let senders: Vec<_> = targets.iter().map(|target| (target.drain(), target.waits_safely())).collect();
+        let senders = senders.into_iter().flat_map(|(all, safe)| all.into_iter().map(move |one| (one, safe)));
+        for (mut sender, safe) in senders {
+            // What a target that is away does not take is kept on disk: nothing is won by waiting.
+            if safe || tokio::time::timeout_at(until, &mut sender).await.is_err() {
                 sender.abort();
             }
         }

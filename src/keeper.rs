@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often it tries again what failed.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
+/// The same where only a checkpoint makes what was learnt safe again.
+const CLOSE_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks whether a log that failed can be written again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -74,7 +76,7 @@ pub struct Report {
     pub last: Option<Taken>,
     /// Work that a restart would have to do again.
     pub debt: Duration,
-    /// Whether the log cannot be written at present.
+    /// Whether the log cannot be written at present, or lacks records that no checkpoint has yet.
     pub failing: bool,
     /// Records, bytes, lost records, syncs and failures of the log, and bytes it holds.
     pub log: [u64; 6],
@@ -182,7 +184,8 @@ impl Keeper {
                     probed = Instant::now();
                     keeping.log.probe();
                 }
-                if failed.is_none_or(|at| at.elapsed() >= RETRY_EVERY) && keeping.due() {
+                let pause = if keeping.log.has_hole() { CLOSE_EVERY } else { RETRY_EVERY };
+                if failed.is_none_or(|at| at.elapsed() >= pause) && keeping.due() {
                     failed = keeping.checkpoint().is_err().then(Instant::now);
                 }
             }
@@ -208,7 +211,7 @@ impl Keeper {
         let debt = inner.engine.worked().saturating_sub(Duration::from_nanos(inner.taken.load(Relaxed)));
         Report {
             debt,
-            failing: inner.log.failing(),
+            failing: inner.log.failing() || inner.log.has_hole(),
             log: log.map(|number| number.load(Relaxed)),
             ..inner.report.lock().clone()
         }
@@ -240,8 +243,8 @@ impl Drop for Keeper {
 
 impl Inner {
     fn due(&self) -> bool {
-        if self.log.take_hole() {
-            return true;
+        if self.log.has_hole() {
+            return !self.log.failing();
         }
         let since = *self.one_at_a_time.lock();
         if self.engine.sequence() == since.sequence {
@@ -260,6 +263,7 @@ impl Inner {
         let mut since = self.one_at_a_time.lock();
         let (started, worked) = (Instant::now(), self.engine.worked());
         let log_bytes = self.log.stats().bytes.load(Relaxed);
+        let hole = self.log.set_hole(false);
         match self.write(started) {
             Ok(taken) => {
                 let during = self.engine.worked().saturating_sub(worked);
@@ -278,6 +282,7 @@ impl Inner {
                 Ok(taken)
             }
             Err(error) => {
+                self.log.set_hole(hole || self.log.has_hole());
                 let mut report = self.report.lock();
                 report.failures += 1;
                 let trouble = error.to_string();
@@ -298,7 +303,7 @@ impl Inner {
         let mut newest = sequence;
         for number in 0..PARTITIONS {
             let Some((at, image)) = self.engine.partition(number) else {
-                return Err(StateError::damaged(&folder, "the engine has ended"));
+                return Err(StateError::failed(&folder, "the engine has ended"));
             };
             newest = newest.max(at);
             writer.section(SectionKind::Partition, number as u16, at, &image)?;
@@ -306,12 +311,12 @@ impl Inner {
         writer.section(SectionKind::Names, 0, newest, &self.engine.names())?;
         // What the images have seen must be in the log, and what it made of it in the queues.
         if self.log.commit(newest).is_err() {
-            return Err(StateError::damaged(&self.folder.log_folder(), "the log cannot be written"));
+            return Err(StateError::failed(&self.folder.log_folder(), "the log cannot be written"));
         }
         self.log.sync();
         self.emitter
             .persist()
-            .map_err(|error| StateError::damaged(&self.folder.queue_folder(), error.to_string()))?;
+            .map_err(|error| StateError::failed(&self.folder.queue_folder(), error.to_string()))?;
         let (_, bytes) = writer.finish()?;
         self.log.cut(self.folder.prune()?)?;
         Ok(Taken { sequence, bytes, took: started.elapsed() })

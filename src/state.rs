@@ -74,6 +74,14 @@ pub enum StateError {
         /// What is read.
         wanted: u32,
     },
+    /// It could not be written.
+    #[error("{}: {what}", path.display())]
+    Failed {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
     /// It is damaged.
     #[error("{} is damaged: {what}", path.display())]
     Damaged {
@@ -87,6 +95,9 @@ pub enum StateError {
 impl StateError {
     pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> StateError + '_ {
         |error| StateError::Io { path: path.to_path_buf(), error }
+    }
+    pub(crate) fn failed(path: &Path, what: impl Into<String>) -> StateError {
+        StateError::Failed { path: path.to_path_buf(), what: what.into() }
     }
     pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> StateError {
         StateError::Damaged { path: path.to_path_buf(), what: what.into() }

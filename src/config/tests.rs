@@ -282,3 +282,15 @@ proptest::proptest! {
         let _ = Config::parse("rules.yaml", &mutated);
     }
 }
+
+#[test]
+fn sizes_take_units() {
+    let text = "limits: {max_body_bytes: 16MiB, max_in_flight_bytes: 1 GiB}\nrules: [{name: a, match: up}]";
+    let config = Config::parse("rules.yaml", text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.receive.max_body_bytes, config.receive.max_in_flight_bytes), (16 << 20, 1 << 30));
+    for wrong in ["16 MB", "MiB", "-1KiB", "99999999999999GiB"] {
+        let text = format!("limits: {{max_body_bytes: {wrong}}}\nrules: [{{name: a, match: up}}]");
+        let problems = Config::parse("rules.yaml", &text).expect_err("refused");
+        assert!(problems.to_string().contains("expected a whole number"), "{problems}");
+    }
+}

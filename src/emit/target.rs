@@ -148,6 +148,11 @@ impl Target {
         std::mem::take(&mut self.tasks.lock())
     }
 
+    /// Whether it is away, and what waits for it is kept on disk.
+    pub fn waits_safely(&self) -> bool {
+        self.disk.is_some() && self.receiver.lock().down_since.is_some()
+    }
+
     /// Ends the senders and hands everything pending to a successor, if there is one. Nobody may be
     /// writing to the disk.
     pub fn replace(&self, successor: Option<&Target>, now: Millis) {

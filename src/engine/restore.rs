@@ -204,6 +204,11 @@ impl Engine {
         order.sequence = order.sequence.max(sequence);
     }
 
+    /// Series kept.
+    pub fn kept(&self) -> usize {
+        self.shared.kept.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// The sequence of the last record.
     pub fn sequence(&self) -> u64 {
         self.order.lock().sequence

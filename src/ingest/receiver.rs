@@ -348,7 +348,13 @@ impl Receiver {
 
     fn overloaded(&self, by: OverloadBy) -> Outcome {
         self.inner.metrics.overloaded(by);
-        Outcome::refused(503, format!("{}: {}; try again", Overload, by.why()))
+        Outcome::refused(
+            503,
+            match by {
+                OverloadBy::Disk => format!("{}; try again", by.why()),
+                _ => format!("{Overload}: {}; try again", by.why()),
+            },
+        )
     }
 
     fn reply(&self, version: Option<Version>, outcome: Outcome, started: Instant) -> Reply {

@@ -17,7 +17,7 @@ const READ_AHEAD: usize = 8;
 pub struct Found {
     /// The sequence of the checkpoint; `None`: there was none.
     pub checkpoint: Option<u64>,
-    /// Series in it.
+    /// Series known after all of it.
     pub series: usize,
     /// Records that were replayed.
     pub replayed: u64,
@@ -62,7 +62,6 @@ pub fn restore(
     let engine = match image {
         Some(image) => {
             found.checkpoint = Some(image.sequence());
-            found.series = image.partitions().iter().map(|partition| partition.series.len()).sum();
             newest = image.partitions().iter().map(|partition| partition.sequence).max().unwrap_or(0);
             Engine::restored(image, lanes, sinks)
         }
@@ -79,6 +78,7 @@ pub fn restore(
     }
     // Partitions may be further than a log whose end was lost.
     engine.skip_to(newest.max(replayed.last));
+    found.series = engine.kept();
     found.replayed = replayed.records;
     found.trouble.extend(replayed.trouble);
     found.took = started.elapsed();

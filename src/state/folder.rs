@@ -123,6 +123,16 @@ impl Folder {
         if let Some(incarnation) = self.incarnation()? {
             return Ok(incarnation);
         }
+        for checkpoint in self.checkpoints()? {
+            if let Ok(reader) = CheckpointReader::open(&checkpoint.path) {
+                tracing::warn!(
+                    folder = %self.path.display(),
+                    "the file `incarnation` is missing; it is made again from the newest checkpoint"
+                );
+                self.begin(reader.incarnation)?;
+                return Ok(reader.incarnation);
+            }
+        }
         let random = || u128::from(RandomState::new().hash_one(0));
         let incarnation = random() << 64 | random();
         self.begin(incarnation)?;
@@ -212,6 +222,22 @@ mod tests {
         assert_eq!(folder.incarnation().expect("reads"), Some(u128::MAX - 5));
         std::fs::write(place.path().join("incarnation"), "hello").expect("writes");
         assert!(folder.incarnation().expect_err("refused").to_string().contains("32 hexadecimal digits"));
+    }
+
+    #[test]
+    fn a_lost_incarnation_is_made_again_from_a_checkpoint() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::open(place.path()).expect("opens");
+        let first = folder.incarnation_or_new().expect("begins");
+        assert_eq!(folder.incarnation_or_new().expect("reads"), first);
+        let path = place.path().join("incarnation");
+        std::fs::remove_file(&path).expect("removes");
+        assert_ne!(folder.incarnation_or_new().expect("begins"), first, "nothing says what it was");
+        let writer = CheckpointWriter::begin(&folder.checkpoint_folder(), first, 10, 1).expect("begins");
+        writer.finish().expect("finishes");
+        std::fs::remove_file(&path).expect("removes");
+        assert_eq!(folder.incarnation_or_new().expect("begins"), first);
+        assert_eq!(folder.incarnation().expect("reads"), Some(first));
     }
 
     #[test]

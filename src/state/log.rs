@@ -112,10 +112,14 @@ impl Log {
         self.failing.load(SeqCst)
     }
 
-    /// Whether records were lost since the last checkpoint, and it can be written again. Asking
-    /// resets it.
-    pub fn take_hole(&self) -> bool {
-        !self.failing() && self.hole.swap(false, SeqCst)
+    /// Whether records were lost since the last checkpoint.
+    pub fn has_hole(&self) -> bool {
+        self.hole.load(SeqCst)
+    }
+
+    /// A checkpoint begins, or has failed: whether it is to close a hole.
+    pub fn set_hole(&self, hole: bool) -> bool {
+        self.hole.swap(hole, SeqCst)
     }
 
     /// A switch for tests: while it is on, writes fail as on a full disk.
@@ -170,7 +174,7 @@ impl Log {
             *end = Segment::default();
             self.failing.store(false, SeqCst);
             drop(end);
-            tracing::info!("the log can be written again");
+            tracing::info!("the log can be written again; a checkpoint follows, for it lacks records");
         }
     }
 

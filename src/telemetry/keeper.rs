@@ -14,7 +14,7 @@ pub(super) fn write(report: &Report, out: &mut Writer<'_, '_>) -> fmt::Result {
     out.gauge("oddity_log_bytes", "Bytes of the log's segments", held)?;
     out.gauge(
         "oddity_log_failing",
-        "1 while the log cannot be written",
+        "1 while the log cannot be written, and until a checkpoint has what it lacks",
         f64::from(u8::from(report.failing)),
     )?;
     out.counter("oddity_checkpoints", "Checkpoints taken", report.checkpoints as f64)?;

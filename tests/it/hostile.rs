@@ -83,7 +83,7 @@ fn healthy(mut kept: Kept, stop: &AtomicBool, again: &AtomicU64) -> u64 {
             .map(|n| {
                 let number = n.to_string();
                 let labels = [("__name__", "healthy_level"), ("n", number.as_str())];
-                Series::new(&labels, &[(start + 1000 * step as i64, 50.0 + gauss(3, n, step))])
+                Series::new(&labels, &[(start + step as i64, 50.0 + gauss(3, n, step))])
             })
             .collect();
         let answer = kept.send(V2, "snappy", &snappy(&encode_v2(&all)), again);

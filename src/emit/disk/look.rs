@@ -21,7 +21,7 @@ pub struct QueueFile {
     pub problems: Vec<String>,
 }
 
-fn told(broken: &Broken) -> String {
+pub(super) fn told(broken: &Broken) -> String {
     match broken {
         Broken::Short => "it ends too early".into(),
         Broken::Corrupt(what) => format!("damaged: {what}"),
@@ -36,13 +36,16 @@ fn told(broken: &Broken) -> String {
 pub fn queues(folder: &Path) -> io::Result<Vec<QueueFile>> {
     let mut files = Vec::new();
     for target in listed(folder)?.into_iter().filter(|path| path.is_dir()) {
+        // Only segments have the target's name in them.
+        let mut name = String::new();
         for path in listed(&target)? {
             if path.extension().is_some_and(|ext| ext == "seg") {
                 let bytes = std::fs::read(&path)?;
-                files.push(segment(path, &bytes));
+                let file = segment(path, &bytes);
+                name.clone_from(&file.target);
+                files.push(file);
             }
         }
-        let name = files.last().map(|file: &QueueFile| file.target.clone()).unwrap_or_default();
         let path = target.join("acks");
         if path.is_file() && !name.is_empty() {
             let bytes = std::fs::read(&path)?;
@@ -115,4 +118,27 @@ fn acks(path: PathBuf, target: String, bytes: &[u8]) -> QueueFile {
         problems.extend(read.iter().filter_map(|slot| slot.as_ref().err()).map(told));
     }
     QueueFile { path, target, bytes: bytes.len() as u64, batches: 0, torn: false, problems }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::acks::Acks;
+    use super::*;
+
+    #[test]
+    fn a_target_without_segments_takes_no_other_ones_name() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (dead, well) = (place.path().join("a-dead"), place.path().join("b-well"));
+        for folder in [&dead, &well] {
+            std::fs::create_dir(folder).expect("makes");
+        }
+        let header = super::super::format::segment_header(1, "dead");
+        std::fs::write(dead.join("000000000001.seg"), header).expect("writes");
+        let (mut acks, _) = Acks::open(&well.join("acks"), "well", 1).expect("opens").expect("this version");
+        acks.write([(3, 10)]).expect("writes");
+        let files = queues(place.path()).expect("looks");
+        let problems: Vec<&String> = files.iter().flat_map(|file| &file.problems).collect();
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(files.iter().map(|file| file.target.as_str()).collect::<Vec<_>>(), ["dead"]);
+    }
 }

@@ -1,6 +1,7 @@
 //! What a target's folder holds at a start.
 
 use super::format::{self, Broken, Entry, PARTITIONS, read_block, read_segment_header};
+use super::look::told;
 use super::{Acks, BlockRef, Disk, QueueDir, Segment, Segments};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -315,7 +316,8 @@ fn mend(
         file = %aside.display(),
         at = place,
         lost_bytes = content.len() - good,
-        "a segment of the output queue is broken ({broken:?}) and set aside; its other blocks are sent"
+        "a segment of the output queue is broken and set aside, its other blocks are sent: {}",
+        told(broken)
     );
     if walked.incarnation.is_ok() {
         let mut file = File::create(path).map_err(at(path))?;

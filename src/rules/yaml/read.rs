@@ -92,8 +92,17 @@ impl<'a> Node<'a> {
 
     /// [`Node::whole`] as a size.
     pub fn size(&self, range: RangeInclusive<usize>) -> Option<usize> {
-        let number = self.whole(*range.start() as u64..=*range.end() as u64)?;
-        usize::try_from(number).ok()
+        let (least, most) = (*range.start() as u64, *range.end() as u64);
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+        self.parse(|text| {
+            let found = units.iter().find_map(|(unit, power)| Some((text.strip_suffix(unit)?, *power)));
+            let (number, power) = found.unwrap_or((text, 0));
+            let size = number.trim_end().parse::<u64>().ok().and_then(|n| n.checked_mul(1 << power));
+            match size.filter(|size| (least..=most).contains(size)).map(usize::try_from) {
+                Some(Ok(size)) => Ok(size),
+                _ => Err(format!("expected a whole number from {least} to {most}, found {text:?}")),
+            }
+        })
     }
 
     /// A finite number for which `fits` holds; `expected` says which.

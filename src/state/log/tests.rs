@@ -158,12 +158,12 @@ fn a_full_disk_degrades_or_refuses_and_recovers() {
             log.append(sequence, tick(sequence));
             assert_eq!(log.commit(sequence).is_ok(), kept);
         }
-        assert!(log.failing() && log.refuses() != kept && !log.take_hole());
+        assert!(log.failing() && log.refuses() != kept && log.has_hole());
         log.probe();
         assert!(log.failing(), "the disk is still full");
         log.full_disk().store(false, SeqCst);
         log.probe();
-        assert!(!log.failing() && log.take_hole() && !log.take_hole());
+        assert!(!log.failing() && log.set_hole(false) && !log.has_hole());
         write(&log, 5..=6);
         assert_eq!(log.stats().lost.load(Relaxed), 2);
         let (found, replayed) = read(&place, 0);
