@@ -5,6 +5,7 @@
 
 mod checkpoint;
 mod folder;
+mod head;
 mod log;
 mod read;
 mod segment;

@@ -1,16 +1,15 @@
 //! Checkpoint files: written aside, then renamed; sections of bytes, each with its checksum.
 
-use super::{StateError, VERSION, sync_folder};
+use super::head::{HEAD, Head, Kind, part};
+use super::{StateError, sync_folder};
 use crate::fail::{self, Point};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How a checkpoint begins.
-const MAGIC: [u8; 8] = *b"oddity-C";
-/// Bytes of the file's head.
-const HEAD: usize = 48;
+/// Checkpoints. Their heads name the sequence that they stand for.
+const CHECKPOINT: Kind = Kind { magic: *b"oddity-C", name: "a checkpoint" };
 /// Bytes of a section's head.
 const SECTION: usize = 40;
 /// The section that ends a file.
@@ -78,14 +77,7 @@ impl CheckpointWriter {
     ) -> Result<CheckpointWriter, StateError> {
         let path = folder.join(format!("{sequence:020}.checkpoint"));
         let aside = path.with_extension("tmp");
-        let mut head = Vec::with_capacity(HEAD);
-        head.extend(MAGIC);
-        head.extend(VERSION.to_le_bytes());
-        head.extend(content.to_le_bytes());
-        head.extend(incarnation.to_le_bytes());
-        head.extend(sequence.to_le_bytes());
-        let sum = xxh3_64(&head);
-        head.extend(sum.to_le_bytes());
+        let head = Head { content, incarnation, sequence }.bytes(CHECKPOINT);
         let file = File::create(&aside).map_err(StateError::io(&aside))?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&head).map_err(StateError::io(&aside))?;
@@ -184,20 +176,11 @@ impl CheckpointReader {
         let mut file = BufReader::with_capacity(1 << 20, file);
         let mut head = [0; HEAD];
         fill(&mut file, &mut head, path)?;
-        if head.first_chunk() != Some(&MAGIC) {
-            return Err(StateError::damaged(path, "it does not begin as a checkpoint does"));
-        }
-        let version = u32::from_le_bytes(part(&head, 8));
-        if version != VERSION {
-            return Err(StateError::Version { path: path.to_path_buf(), found: version, wanted: VERSION });
-        }
-        if xxh3_64(&head[..HEAD - 8]) != u64::from_le_bytes(part(&head, HEAD - 8)) {
-            return Err(StateError::damaged(path, "the checksum of its head is wrong"));
-        }
+        let Head { content, incarnation, sequence } = Head::read(&head, CHECKPOINT, path)?;
         Ok(CheckpointReader {
-            content: u32::from_le_bytes(part(&head, 12)),
-            incarnation: u128::from_le_bytes(part(&head, 16)),
-            sequence: u64::from_le_bytes(part(&head, 32)),
+            content,
+            incarnation,
+            sequence,
             file,
             path: path.to_path_buf(),
             left: bytes.saturating_sub(HEAD as u64),
@@ -249,13 +232,6 @@ fn fill(file: &mut impl Read, to: &mut [u8], path: &Path) -> Result<(), StateErr
         ErrorKind::UnexpectedEof => StateError::damaged(path, "it ends too early"),
         _ => StateError::io(path)(error),
     })
-}
-
-/// `N` bytes at a place that is within.
-fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[at..at + N]);
-    part
 }
 
 #[cfg(test)]

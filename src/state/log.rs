@@ -3,7 +3,8 @@
 //! `append` only queues. Whoever commits first writes all that is queued, for all who wait meanwhile;
 //! so the disk sees few large writes, and nobody writes under the lock of the order.
 
-use super::segment::{Frame, HEAD, Head};
+use super::head::{HEAD, Head};
+use super::segment::{Frame, SEGMENT};
 use super::{Fsync, OnDiskFull, StateError, numbered, sync_folder};
 use crate::fail::{self, Point};
 use crate::record::{Entry, Journal, NotKept};
@@ -240,7 +241,8 @@ impl Log {
                 let Some((first, _)) = entries.first() else { return Ok(()) };
                 let path = self.folder.join(format!("{first:020}.log"));
                 let mut file = File::create(&path)?;
-                file.write_all(&Head { incarnation: self.incarnation, first: *first }.bytes())?;
+                let head = Head { content: 0, incarnation: self.incarnation, sequence: *first };
+                file.write_all(&head.bytes(SEGMENT))?;
                 if self.options.fsync != Fsync::Never {
                     sync_folder(&self.folder).map_err(io::Error::other)?;
                 }
@@ -335,9 +337,11 @@ impl Journal for Log {
                 }
             }
         }
-        let lost = self.queue.lock().lost;
-        match (self.options.on_disk_full, lost) {
-            (OnDiskFull::Refuse, Some((from, to))) if (from..=to).contains(&sequence) => {
+        if self.options.on_disk_full == OnDiskFull::Degrade {
+            return Ok(());
+        }
+        match self.queue.lock().lost {
+            Some((from, to)) if (from..=to).contains(&sequence) => {
                 Err(NotKept("the disk of state.dir is full or cannot be written".into()))
             }
             _ => Ok(()),

@@ -1,6 +1,7 @@
 //! The read side of the log: replay after a restart, and inspection.
 
-use super::segment::{FRAME, Frame, HEAD, Head};
+use super::head::{HEAD, Head};
+use super::segment::{FRAME, Frame, SEGMENT};
 use super::{StateError, numbered};
 use crate::record::Logged;
 use bytes::Bytes;
@@ -85,7 +86,7 @@ fn walk(
         }
         Err(error) => return Err(io(error)),
     }
-    match Head::read(&head, path) {
+    match Head::read(&head, SEGMENT, path) {
         Ok(head) => info.incarnation = Some(head.incarnation),
         Err(StateError::Damaged { what, .. }) => {
             info.end = End::Damaged { at: 0, bytes, what };
@@ -196,7 +197,7 @@ pub fn replay(
 fn incarnation_of(path: &Path) -> Result<Option<u128>, StateError> {
     let mut head = [0; HEAD];
     let read = File::open(path).map_err(StateError::io(path))?.read_exact(&mut head);
-    match read.map(|()| Head::read(&head, path)) {
+    match read.map(|()| Head::read(&head, SEGMENT, path)) {
         Ok(Ok(head)) => Ok(Some(head.incarnation)),
         Ok(Err(StateError::Damaged { .. })) => Ok(None),
         Ok(Err(error)) => Err(error),

@@ -1,64 +1,13 @@
 //! The frames of the log's segments: `docs/formats.md`, "Log".
 
-use super::{StateError, VERSION};
+use super::head::{Kind, part};
 use crate::record::Entry;
-use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// How a segment begins.
-pub const MAGIC: [u8; 8] = *b"oddity-L";
-/// Bytes of a segment's head.
-pub const HEAD: usize = 48;
+/// The log's segments. Their heads name the first record that may be in them.
+pub const SEGMENT: Kind = Kind { magic: *b"oddity-L", name: "a segment of the log" };
 /// Bytes of a record's head.
 pub const FRAME: usize = 32;
-
-/// The head of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The state that it belongs to.
-    pub incarnation: u128,
-    /// No record before this one is in it.
-    pub first: u64,
-}
-
-impl Head {
-    /// As it is written: magic, version, 4 zeros, incarnation, first sequence, checksum of all that.
-    pub fn bytes(&self) -> [u8; HEAD] {
-        let mut to = Vec::with_capacity(HEAD);
-        to.extend(MAGIC);
-        to.extend(VERSION.to_le_bytes());
-        to.extend([0; 4]);
-        to.extend(self.incarnation.to_le_bytes());
-        to.extend(self.first.to_le_bytes());
-        let sum = xxh3_64(&to);
-        to.extend(sum.to_le_bytes());
-        let mut bytes = [0; HEAD];
-        bytes.copy_from_slice(&to);
-        bytes
-    }
-
-    /// Reads it.
-    ///
-    /// # Errors
-    /// Another version, or no head.
-    pub fn read(bytes: &[u8; HEAD], path: &Path) -> Result<Head, StateError> {
-        let magic = bytes.first_chunk::<8>();
-        if magic != Some(&MAGIC) {
-            return Err(StateError::damaged(path, "it does not begin as a segment of the log does"));
-        }
-        let version = u32::from_le_bytes(part(bytes, 8));
-        if version != VERSION {
-            return Err(StateError::Version { path: path.to_path_buf(), found: version, wanted: VERSION });
-        }
-        if xxh3_64(&bytes[..HEAD - 8]) != u64::from_le_bytes(part(bytes, HEAD - 8)) {
-            return Err(StateError::damaged(path, "the checksum of its head is wrong"));
-        }
-        Ok(Head {
-            incarnation: u128::from_le_bytes(part(bytes, 16)),
-            first: u64::from_le_bytes(part(bytes, 32)),
-        })
-    }
-}
 
 /// The head of a record in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,27 +53,22 @@ impl Frame {
     }
 }
 
-/// `N` bytes at a place that is within.
-fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[at..at + N]);
-    part
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::head::{HEAD, Head};
     use super::*;
+    use std::path::Path;
 
     #[test]
     fn heads_and_frames_come_back_and_any_flipped_bit_is_seen() {
-        let head = Head { incarnation: 0x1234 << 77, first: 99 };
+        let head = Head { content: 0, incarnation: 0x1234 << 77, sequence: 99 };
         let path = Path::new("x.log");
-        let bytes = head.bytes();
-        assert_eq!(Head::read(&bytes, path).expect("a head"), head);
+        let bytes = head.bytes(SEGMENT);
+        assert_eq!(Head::read(&bytes, SEGMENT, path).expect("a head"), head);
         for bit in 0..HEAD * 8 {
             let mut bytes = bytes;
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(Head::read(&bytes, path).is_err(), "bit {bit}");
+            assert!(Head::read(&bytes, SEGMENT, path).is_err(), "bit {bit}");
         }
         let frame = Frame { length: 7, kind: 2, sequence: u64::MAX, sum: 3 };
         let bytes = frame.bytes();
@@ -138,9 +82,9 @@ mod tests {
 
     #[test]
     fn another_version_is_told_apart_from_damage() {
-        let mut bytes = Head { incarnation: 1, first: 1 }.bytes();
+        let mut bytes = Head { content: 0, incarnation: 1, sequence: 1 }.bytes(SEGMENT);
         bytes[8] = 9;
-        let error = Head::read(&bytes, Path::new("x.log")).expect_err("refused");
+        let error = Head::read(&bytes, SEGMENT, Path::new("x.log")).expect_err("refused");
         assert!(error.to_string().contains("format 9"), "{error}");
     }
 }
