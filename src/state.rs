@@ -13,7 +13,7 @@ mod segment;
 pub use checkpoint::{CheckpointReader, CheckpointWriter, Section, SectionKind};
 pub use folder::{Folder, Summary};
 pub use log::{Log, LogOptions, LogStats};
-pub use read::{End, Replayed, SegmentInfo, replay, segments, verify};
+pub use read::{End, Hole, Replayed, SegmentInfo, replay, segments, verify};
 
 use crate::time::Span;
 use std::fs::File;

@@ -213,6 +213,9 @@ impl Survey {
         for (number, (info, complaints)) in read.into_iter().enumerate() {
             let name = info.path.display().to_string();
             self.problems.extend(complaints.into_iter().map(|what| format!("{name}: {what}")));
+            self.problems.extend(info.holes.iter().map(|hole| {
+                format!("{name} is damaged: {}, at byte {}; {} bytes are lost", hole.what, hole.at, hole.bytes)
+            }));
             match &info.end {
                 End::Clean => {}
                 End::Torn { at, bytes } => self.notes.push(format!(

@@ -6,7 +6,7 @@ use super::{StateError, numbered};
 use crate::record::Logged;
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// How a segment ends.
@@ -32,6 +32,17 @@ pub enum End {
     },
 }
 
+/// Bytes in the middle of a segment that are no record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Where it begins.
+    pub at: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
 /// What is in a segment.
 #[derive(Clone, Debug)]
 pub struct SegmentInfo {
@@ -45,6 +56,8 @@ pub struct SegmentInfo {
     pub records: u64,
     /// Bytes of the file.
     pub bytes: u64,
+    /// What is damaged before the end.
+    pub holes: Vec<Hole>,
     /// How it ends.
     pub end: End,
 }
@@ -75,6 +88,7 @@ fn walk(
         sequences: None,
         records: 0,
         bytes,
+        holes: Vec::new(),
         end: End::Clean,
     };
     let mut head = [0; HEAD];
@@ -97,52 +111,108 @@ fn walk(
     let mut at = HEAD as u64;
     while at < bytes {
         let left = bytes - at;
-        let mut frame = [0; FRAME];
         if left < FRAME as u64 {
             info.end = End::Torn { at, bytes: left };
             break;
         }
-        file.read_exact(&mut frame).map_err(&io)?;
-        let Some(Frame { length, sequence, sum, kind }) = Frame::read(&frame) else {
-            info.end = damaged(&frame, &mut file, at, left, "no record begins here");
-            break;
-        };
-        if u64::from(length) > left - FRAME as u64 {
-            info.end = End::Torn { at, bytes: left };
-            break;
+        let last = info.sequences.map_or(0, |(_, last)| last);
+        match record(&mut file, left, last).map_err(&io)? {
+            Found::Record(frame, payload) => {
+                at += (FRAME + payload.len()) as u64;
+                info.records += 1;
+                info.sequences =
+                    Some((info.sequences.map_or(frame.sequence, |(first, _)| first), frame.sequence));
+                each(frame, payload)?;
+            }
+            Found::Torn => {
+                info.end = End::Torn { at, bytes: left };
+                break;
+            }
+            Found::Damaged(what, skip) => {
+                let Some(next) = next_frame(&mut file, at + skip, bytes, last).map_err(&io)? else {
+                    info.end = damaged(&mut file, at, left, what).map_err(&io)?;
+                    break;
+                };
+                info.holes.push(Hole { at, bytes: next - at, what: what.into() });
+                file.seek(SeekFrom::Start(next)).map_err(&io)?;
+                at = next;
+            }
         }
-        // Bounded by the file.
-        let mut payload = vec![0; length as usize];
-        file.read_exact(&mut payload).map_err(&io)?;
-        if xxhash_rust::xxh3::xxh3_64(&payload) != sum {
-            info.end = damaged(&payload, &mut file, at, left, "the checksum of a record is wrong");
-            break;
-        }
-        if info.sequences.is_some_and(|(_, last)| sequence <= last) {
-            info.end = End::Damaged { at, bytes: left, what: "records are out of order".into() };
-            break;
-        }
-        each(Frame { length, sequence, sum, kind }, payload.into())?;
-        at += FRAME as u64 + u64::from(length);
-        info.records += 1;
-        info.sequences = Some((info.sequences.map_or(sequence, |(first, _)| first), sequence));
     }
     Ok(info)
 }
 
-/// Where nothing but zeros follows, blocks were allocated and never written: that is a torn end.
-fn damaged(read: &[u8], file: &mut impl Read, at: u64, left: u64, what: &str) -> End {
-    let mut rest = Vec::new();
-    match file.take(1 << 20).read_to_end(&mut rest) {
-        Ok(_) if read.iter().chain(&rest).all(|byte| *byte == 0) && left < 2 << 20 => {
-            End::Torn { at, bytes: left }
-        }
-        _ => End::Damaged { at, bytes: left, what: what.to_string() },
-    }
+/// What is at a place of a segment.
+enum Found {
+    Record(Frame, Bytes),
+    /// It goes on beyond the end of the file.
+    Torn,
+    /// What is wrong, and how many bytes on the next record may begin.
+    Damaged(&'static str, u64),
 }
 
-/// Gives every record after `after` to `apply`, in order. Torn ends are cut, damaged ones set aside
-/// beside the segment as `.corrupt`. `limit`: bytes that one body may decompress to.
+/// Reads a record; `left`: bytes to the end of the file; `last`: the sequence before it.
+fn record(file: &mut impl Read, left: u64, last: u64) -> std::io::Result<Found> {
+    let mut frame = [0; FRAME];
+    file.read_exact(&mut frame)?;
+    let Some(frame) = Frame::read(&frame) else {
+        return Ok(Found::Damaged("no record begins here", 1));
+    };
+    let whole = FRAME as u64 + u64::from(frame.length);
+    if whole > left {
+        return Ok(Found::Torn);
+    }
+    // Bounded by the file.
+    let mut payload = vec![0; frame.length as usize];
+    file.read_exact(&mut payload)?;
+    Ok(if xxhash_rust::xxh3::xxh3_64(&payload) != frame.sum {
+        Found::Damaged("the checksum of a record is wrong", whole)
+    } else if frame.sequence <= last {
+        Found::Damaged("a record is out of order", whole)
+    } else {
+        Found::Record(frame, payload.into())
+    })
+}
+
+/// Where the next record after `last` begins, at `from` or later. A head has a checksum of its own,
+/// so that it can be told from the bytes of a body.
+fn next_frame(
+    file: &mut (impl Read + Seek),
+    from: u64,
+    bytes: u64,
+    last: u64,
+) -> std::io::Result<Option<u64>> {
+    const WINDOW: u64 = 1 << 20;
+    let mut at = from;
+    while at + FRAME as u64 <= bytes {
+        file.seek(SeekFrom::Start(at))?;
+        let mut window = Vec::new();
+        file.take(WINDOW).read_to_end(&mut window)?;
+        let found = window.windows(FRAME).position(|bytes| {
+            bytes.try_into().ok().and_then(Frame::read).is_some_and(|frame| frame.sequence > last)
+        });
+        if let Some(found) = found {
+            return Ok(Some(at + found as u64));
+        }
+        at += WINDOW - FRAME as u64 + 1;
+    }
+    Ok(None)
+}
+
+/// Where nothing but zeros follows, blocks were allocated and never written: that is a torn end.
+fn damaged(file: &mut (impl Read + Seek), at: u64, left: u64, what: &str) -> std::io::Result<End> {
+    let mut rest = Vec::new();
+    file.seek(SeekFrom::Start(at))?;
+    file.take(2 << 20).read_to_end(&mut rest)?;
+    Ok(if left < 2 << 20 && rest.iter().all(|byte| *byte == 0) {
+        End::Torn { at, bytes: left }
+    } else {
+        End::Damaged { at, bytes: left, what: what.to_string() }
+    })
+}
+
+/// Gives every record after `after` to `apply`, in order. Torn ends are cut; a segment with damage is
+/// kept beside itself as `.corrupt`, and what is whole in it is read. `limit`: bytes that one body may decompress to.
 ///
 /// # Errors
 /// A file cannot be read or written, is of another version, or `apply` fails.
@@ -172,7 +242,7 @@ pub fn replay(
             }
             if frame.sequence != replayed.last + 1 {
                 trouble.push(format!(
-                    "records {} to {} were never written to the log: what they taught is lost",
+                    "records {} to {} are not in the log: what they taught is lost",
                     replayed.last + 1,
                     frame.sequence - 1
                 ));
@@ -188,7 +258,7 @@ pub fn replay(
             Ok(())
         })?;
         replayed.trouble.append(&mut trouble);
-        replayed.trouble.extend(cut(&info)?);
+        replayed.trouble.append(&mut told(&info)?);
     }
     Ok(replayed)
 }
@@ -211,38 +281,42 @@ fn set_aside(path: &Path) -> Result<(), StateError> {
     std::fs::rename(path, aside).map_err(StateError::io(path))
 }
 
-/// Leaves only whole records in a segment; says what was wrong.
-fn cut(info: &SegmentInfo) -> Result<Option<String>, StateError> {
-    let (at, said) = match &info.end {
-        End::Clean => return Ok(None),
+/// Says what was wrong in a segment, keeps a copy where it was damaged, and cuts off an end that is no
+/// record. Damage within stays where it is: the good records behind it may be wanted again.
+fn told(info: &SegmentInfo) -> Result<Vec<String>, StateError> {
+    let mut said = Vec::new();
+    let path = &info.path;
+    for Hole { at, bytes, what } in &info.holes {
+        said.push(format!("{}: {what}, at byte {at}; {bytes} bytes were passed over", path.display()));
+    }
+    let cut = match &info.end {
+        End::Clean => None,
         End::Torn { at, bytes } => {
-            let at = *at;
-            (
-                at,
-                format!(
-                    "{}: {bytes} bytes of a record that was never finished were cut off",
-                    info.path.display()
-                ),
-            )
+            said.push(format!(
+                "{}: {bytes} bytes of a record that was never finished were cut off",
+                path.display()
+            ));
+            Some(*at)
         }
         End::Damaged { at, bytes, what } => {
-            let aside = info.path.with_extension("log.corrupt");
-            std::fs::copy(&info.path, &aside).map_err(StateError::io(&info.path))?;
-            let what = format!(
-                "{}: {what}, at byte {at}; the last {bytes} bytes are not read, the file is kept as {}",
-                info.path.display(),
-                aside.display()
-            );
-            (*at, what)
+            said.push(format!("{}: {what}, at byte {at}; the last {bytes} bytes are not read", path.display()));
+            Some(*at)
         }
     };
-    if at < HEAD as u64 {
-        std::fs::remove_file(&info.path).map_err(StateError::io(&info.path))?;
-    } else {
-        let file = File::options().write(true).open(&info.path).map_err(StateError::io(&info.path))?;
-        file.set_len(at).and_then(|()| file.sync_all()).map_err(StateError::io(&info.path))?;
+    if !info.holes.is_empty() || matches!(info.end, End::Damaged { .. }) {
+        let aside = path.with_extension("log.corrupt");
+        std::fs::copy(path, &aside).map_err(StateError::io(path))?;
+        said.push(format!("the damaged file is kept as {}", aside.display()));
     }
-    Ok(Some(said))
+    match cut {
+        None => {}
+        Some(at) if at < HEAD as u64 => std::fs::remove_file(path).map_err(StateError::io(path))?,
+        Some(at) => {
+            let file = File::options().write(true).open(path).map_err(StateError::io(path))?;
+            file.set_len(at).and_then(|()| file.sync_all()).map_err(StateError::io(path))?;
+        }
+    }
+    Ok(said)
 }
 
 /// What is in the segments of a folder; changes nothing.
