@@ -103,7 +103,7 @@ impl Emitter {
         check_names(&configs)?;
         let queue = |error: OpenError| EmitError::Queue(error.to_string());
         if let Some(dir) = &dir {
-            let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
+            let names: Vec<&str> = configs.iter().map(|config| config.http.name.as_str()).collect();
             disk::remove_foreign(dir, &names).map_err(queue)?;
         }
         let emitter =
@@ -117,13 +117,13 @@ impl Emitter {
     fn open(&self, config: RemoteWriteConfig) -> Result<Arc<Target>, EmitError> {
         let Some(dir) = &self.dir else { return Ok(Arc::new(Target::new(config, None)?)) };
         let failed = |error: String| EmitError::Queue(error);
-        let found = Disk::open(dir, &config.name).map_err(|error| failed(error.to_string()))?;
+        let found = Disk::open(dir, &config.http.name).map_err(|error| failed(error.to_string()))?;
         self.newest.fetch_max(found.newest, Relaxed);
         let target = Arc::new(Target::new(config, Some(Arc::new(found.disk)))?);
         target.resume(found.blocks, &found.acked, &found.floors);
         let samples = target.metrics.pending.load(Relaxed);
         if samples > 0 {
-            tracing::info!(target_name = target.config.name, samples, "resuming the output queue");
+            tracing::info!(target_name = target.config.http.name, samples, "resuming the output queue");
         }
         target.look_after().map_err(|error| failed(error.to_string()))?;
         Ok(target)
@@ -150,7 +150,7 @@ impl Emitter {
         for target in targets {
             if let Err(error) = target.persist(true) {
                 let error = Box::new(EmitError::Queue(error.to_string()));
-                let failed = EmitError::Target { target: target.config.name.clone(), error };
+                let failed = EmitError::Target { target: target.config.http.name.clone(), error };
                 result = result.and(Err(failed));
             }
         }
@@ -182,7 +182,7 @@ impl Emitter {
         let old = self.targets.read().clone();
         let mut next = Vec::with_capacity(configs.len());
         for config in configs {
-            let before = old.iter().find(|target| target.config.name == config.name);
+            let before = old.iter().find(|target| target.config.http.name == config.http.name);
             match before {
                 Some(same) if same.same(&config) => next.push((same.clone(), None)),
                 Some(before) => {
@@ -195,7 +195,8 @@ impl Emitter {
                 None => next.push((self.open(config)?, None)),
             }
         }
-        let gone = |old: &&Arc<Target>| !next.iter().any(|(new, _)| new.config.name == old.config.name);
+        let gone =
+            |old: &&Arc<Target>| !next.iter().any(|(new, _)| new.config.http.name == old.config.http.name);
         let gone: Vec<Arc<Target>> = old.iter().filter(gone).cloned().collect();
         let now = clock::now();
         // Who writes to a disk now ends before; nobody begins until all is handed over.
@@ -206,7 +207,7 @@ impl Emitter {
             let pending = gone.metrics.pending.load(Relaxed);
             if pending > 0 {
                 tracing::warn!(
-                    target_name = gone.config.name,
+                    target_name = gone.config.http.name,
                     pending,
                     "a removed target had samples pending"
                 );
@@ -247,7 +248,7 @@ impl Emitter {
             // The reason is told there.
             let kept = target.disk.is_some() && target.persist(true).is_ok();
             let samples = target.metrics.pending.load(Relaxed) as u64;
-            Undelivered { target: target.config.name.clone(), samples, kept }
+            Undelivered { target: target.config.http.name.clone(), samples, kept }
         };
         let keep = move || targets.into_iter().map(keep).filter(|left| left.samples > 0).collect();
         match tokio::task::spawn_blocking(keep).await {
@@ -268,7 +269,7 @@ impl Emitter {
     /// For each target and partition, the sequence up to which everything was accepted or given up.
     pub fn acknowledged(&self) -> Vec<(String, Acknowledged)> {
         let targets = self.targets.read().clone();
-        targets.iter().map(|target| (target.config.name.clone(), target.acked())).collect()
+        targets.iter().map(|target| (target.config.http.name.clone(), target.acked())).collect()
     }
 }
 
@@ -282,8 +283,8 @@ impl Drop for Emitter {
 
 fn check_names(configs: &[RemoteWriteConfig]) -> Result<(), EmitError> {
     for (at, config) in configs.iter().enumerate() {
-        if configs.iter().take(at).any(|other| other.name == config.name) {
-            return Err(EmitError::SameName(config.name.clone()));
+        if configs.iter().take(at).any(|other| other.http.name == config.http.name) {
+            return Err(EmitError::SameName(config.http.name.clone()));
         }
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! One target's HTTP client.
 
 use super::backoff;
-use super::config::RemoteWriteConfig;
 use super::request::Body;
 use crate::outbound::{HttpConfig, OutboundError, Peer, SendError};
 use crate::wire::Version;
@@ -45,16 +44,8 @@ impl Client {
     ///
     /// # Errors
     /// A URL, a header or TLS files that cannot be used.
-    pub fn new(config: &RemoteWriteConfig) -> Result<Client, OutboundError> {
-        let peer = Peer::new(&HttpConfig {
-            url: config.url.clone(),
-            name: config.name.clone(),
-            timeout: config.remote_timeout,
-            headers: config.headers.clone(),
-            auth: config.auth.clone(),
-            tls: config.tls.clone(),
-        })?;
-        Ok(Client { peer })
+    pub fn new(config: &HttpConfig) -> Result<Client, OutboundError> {
+        Ok(Client { peer: Peer::new(config)? })
     }
 
     /// Sends a body; `attempt` is 0 for the first time.

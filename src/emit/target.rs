@@ -69,8 +69,8 @@ impl Target {
     /// # Errors
     /// A configuration that cannot work.
     pub fn new(config: RemoteWriteConfig, disk: Option<Arc<Disk>>) -> Result<Target, EmitError> {
-        let named = |error| EmitError::Target { target: config.name.clone(), error: Box::new(error) };
-        let client = Client::new(&config).map_err(|error| named(error.into()))?;
+        let named = |error| EmitError::Target { target: config.http.name.clone(), error: Box::new(error) };
+        let client = Client::new(&config.http).map_err(|error| named(error.into()))?;
         let relabel = Relabel::new(&config.write_relabel_configs).map_err(named)?;
         // More shards than partitions would idle.
         let shards = config.queue.max_shards.clamp(1, 256);
@@ -211,7 +211,7 @@ impl Target {
         receiver.v1_until = Some(now + PROBE_EVERY);
         if !std::mem::replace(&mut receiver.fell_back, true) {
             tracing::info!(
-                target_name = self.config.name,
+                target_name = self.config.http.name,
                 status,
                 "the target does not take remote write 2.0; sending 1.0, and trying 2.0 again every hour"
             );
@@ -232,7 +232,7 @@ impl Target {
         receiver.confirmed = true;
         receiver.v1_until = None;
         if std::mem::take(&mut receiver.fell_back) {
-            tracing::info!(target_name = self.config.name, "the target now takes remote write 2.0");
+            tracing::info!(target_name = self.config.http.name, "the target now takes remote write 2.0");
         }
     }
 
@@ -240,7 +240,7 @@ impl Target {
     pub fn answered(&self, now: Instant) {
         if let Some(since) = self.receiver.lock().down_since.take() {
             let seconds = now.duration_since(since).as_secs();
-            tracing::info!(target_name = self.config.name, seconds, "the target takes samples again");
+            tracing::info!(target_name = self.config.http.name, seconds, "the target takes samples again");
         }
     }
 
@@ -254,7 +254,7 @@ impl Target {
         let hint = if misconfigured { "; is the configuration right?" } else { "" };
         let pending = self.metrics.pending.load(Relaxed);
         tracing::warn!(
-            target_name = self.config.name,
+            target_name = self.config.http.name,
             pending,
             "the target does not take samples, retrying: {why}{hint}"
         );
@@ -276,7 +276,7 @@ impl Target {
             _ => "",
         };
         tracing::warn!(
-            target_name = self.config.name,
+            target_name = self.config.http.name,
             samples,
             status,
             message,
@@ -293,7 +293,7 @@ impl Target {
     pub fn snapshot(&self, now: Instant) -> TargetSnapshot {
         let oldest = self.shards.iter().filter_map(Shard::oldest).min();
         TargetSnapshot {
-            target: self.config.name.clone(),
+            target: self.config.http.name.clone(),
             oldest_pending: Span(oldest.map_or(0, |at| clock::now().since(at).max(0))),
             disk_bytes: self.disk.as_ref().map_or(0, |disk| disk.bytes()),
             disk_failing: self.disk.as_ref().is_some_and(|disk| disk.failing.load(Relaxed)),
@@ -310,11 +310,7 @@ impl Target {
             // Regex has no equality; its text has, and Debug shows all of it.
             config.write_relabel_configs.iter().map(|step| format!("{step:?}")).collect()
         };
-        have.url == other.url
-            && have.remote_timeout == other.remote_timeout
-            && have.headers == other.headers
-            && have.auth == other.auth
-            && have.tls == other.tls
+        have.http == other.http
             && have.queue == other.queue
             && have.protocol == other.protocol
             && relabel(have) == relabel(other)
@@ -323,21 +319,16 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Auth, QueueConfig, Secret, TlsConfig};
+    use super::super::config::{Auth, HttpConfig, Secret};
     use super::*;
 
     fn config(protocol: Protocol) -> RemoteWriteConfig {
-        RemoteWriteConfig {
-            url: "http://localhost/".into(),
-            name: "here".into(),
-            remote_timeout: Span::SECOND,
-            headers: Vec::new(),
-            auth: Auth::None,
-            tls: TlsConfig::default(),
-            write_relabel_configs: Vec::new(),
-            queue: QueueConfig::default(),
-            protocol,
-        }
+        let http = HttpConfig::plain("http://localhost/", Span::SECOND);
+        RemoteWriteConfig { protocol, ..RemoteWriteConfig::new(http) }
+    }
+
+    fn to(http: HttpConfig) -> RemoteWriteConfig {
+        RemoteWriteConfig { http, ..config(Protocol::Auto) }
     }
 
     #[test]
@@ -386,9 +377,9 @@ mod tests {
         let auth = Auth::Header { scheme: "Bearer".into(), credentials: Secret::Inline("a".into()) };
         for other in [
             config(Protocol::V1),
-            RemoteWriteConfig { url: "http://localhost/x".into(), ..have.clone() },
-            RemoteWriteConfig { headers: vec![("a".into(), "b".into())], ..have.clone() },
-            RemoteWriteConfig { auth, ..have.clone() },
+            to(HttpConfig { url: "http://localhost/x".into(), ..have.http.clone() }),
+            to(HttpConfig { headers: vec![("a".into(), "b".into())], ..have.http.clone() }),
+            to(HttpConfig { auth, ..have.http.clone() }),
         ] {
             assert!(!target.same(&other), "{other:?}");
         }
@@ -396,9 +387,8 @@ mod tests {
 
     #[test]
     fn errors_do_not_show_the_password() {
-        let url = "gopher://me:hunter2@host/".to_string();
-        let error =
-            Target::new(RemoteWriteConfig { url, ..config(Protocol::Auto) }, None).err().expect("refused");
+        let http = HttpConfig::plain("gopher://me:hunter2@host/", Span::SECOND);
+        let error = Target::new(to(http), None).err().expect("refused");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 }

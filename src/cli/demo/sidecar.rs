@@ -4,7 +4,7 @@ use super::{Args, show::Show};
 use crate::app::{App, Options};
 use crate::config::{Config, ServerConfig};
 use crate::detect::Direction;
-use crate::emit::config::{Protocol, QueueConfig, RemoteWriteConfig};
+use crate::emit::config::{HttpConfig, RemoteWriteConfig};
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
 use crate::rules::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet};
 use crate::time::Span;
@@ -62,16 +62,9 @@ pub async fn start(args: &Args, show: &Show) -> anyhow::Result<Sidecar> {
 
 fn config(listen: SocketAddr, target: Option<&str>) -> anyhow::Result<Config> {
     let rules = rules().map_err(|error| anyhow::anyhow!("the demo's rules: {error}"))?;
-    let remote_write = target.map(|url| RemoteWriteConfig {
-        url: url.to_string(),
-        name: "demo".into(),
-        remote_timeout: Span::seconds(30),
-        headers: Vec::new(),
-        auth: Default::default(),
-        tls: Default::default(),
-        write_relabel_configs: Vec::new(),
-        queue: QueueConfig::default(),
-        protocol: Protocol::Auto,
+    let remote_write = target.map(|url| {
+        let http = HttpConfig { name: "demo".into(), ..HttpConfig::plain(url, Span::seconds(30)) };
+        RemoteWriteConfig::new(http)
     });
     Ok(Config {
         server: ServerConfig { listen, anomalies_endpoint: true, ..ServerConfig::default() },
