@@ -299,7 +299,8 @@ impl Inner {
             }));
         }
         let cluster = self.follow(version, &bytes, received)?;
-        let gate = self.gate.as_deref().zip(cluster);
+        // The bytes move on into the body, and the name with them.
+        let gate = self.gate.as_deref().zip(cluster).map(|(gate, cluster)| (gate, cluster.to_string()));
         let passing = match &gate {
             Some((gate, cluster)) => {
                 Some(gate.judge(cluster, version, &bytes, received).map_err(Refused::Held)?)
@@ -319,12 +320,17 @@ impl Inner {
 
     /// Elects the request's replica where that is due, before its body is applied. Gives the cluster,
     /// unless another replica of it is followed.
-    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<Option<String>, ApplyError> {
+    fn follow<'b>(
+        &self,
+        version: Version,
+        body: &'b [u8],
+        received: Millis,
+    ) -> Result<Option<&'b str>, ApplyError> {
         let rules = self.engine.rules();
         let names = [rules.identity.cluster_label.as_str(), rules.identity.replica_label.as_str()];
         let [cluster, replica] = peek::first_series(version, body, names);
         let cluster = cluster.unwrap_or("");
-        let Some(replica) = replica else { return Ok(Some(cluster.to_string())) };
+        let Some(replica) = replica else { return Ok(Some(cluster)) };
         let mut result = Ok(());
         let elected = self.ha.observe(cluster, replica, received, |cluster, replica| {
             tracing::info!(cluster, replica, "HA replica elected");
@@ -334,7 +340,7 @@ impl Inner {
         if elected {
             self.metrics.elections.fetch_add(1, Ordering::Relaxed);
         }
-        result.map(|()| self.ha.follows(cluster, replica).then(|| cluster.to_string()))
+        result.map(|()| self.ha.follows(cluster, replica).then_some(cluster))
     }
 }
 
