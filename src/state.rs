@@ -75,7 +75,7 @@ pub enum StateError {
         /// What is read.
         wanted: u32,
     },
-    /// It could not be written.
+    /// What was asked for cannot be done.
     #[error("{}: {what}", path.display())]
     Failed {
         /// The file or folder.
