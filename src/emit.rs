@@ -7,6 +7,7 @@
 
 pub mod config;
 
+mod advice;
 mod backoff;
 mod client;
 mod clock;

@@ -8,8 +8,8 @@ mod config;
 mod peer;
 mod tls;
 
-pub(crate) use config::without_query;
 pub use config::{Auth, HttpConfig, Secret, TlsConfig};
+pub(crate) use config::{shown, without_query};
 pub use peer::{Peer, SendError, chain};
 
 /// Why a server cannot be asked at all.

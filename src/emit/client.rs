@@ -56,7 +56,7 @@ impl Client {
         let timeout = self.peer.timeout();
         match tokio::time::timeout(timeout, self.exchange(body, attempt)).await {
             Ok(answer) => answer,
-            Err(_) => Err(SendError(format!("no answer within {timeout:?}"))),
+            Err(_) => Err(SendError::Failed(format!("no answer within {timeout:?}"))),
         }
     }
 

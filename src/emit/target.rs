@@ -1,6 +1,7 @@
 //! One target: its queue, its client, and what is known of the receiver.
 
 use super::EmitError;
+use super::advice::{self, Failure};
 use super::client::Client;
 use super::clock;
 use super::config::{Protocol, RemoteWriteConfig};
@@ -11,6 +12,7 @@ use super::queue::{Bounds, Shard};
 use super::relabel::Relabel;
 use super::sender;
 use crate::engine::OutputBatch;
+use crate::outbound::shown;
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 use crossbeam_channel::Sender;
@@ -35,10 +37,35 @@ struct Receiver {
     v1_until: Option<Instant>,
     /// The fall-back has been logged.
     fell_back: bool,
-    /// Since when requests fail.
-    down_since: Option<Instant>,
+    /// Requests fail.
+    down: Option<Down>,
     /// Last log line about refused samples, and how many came since.
     refused: (Option<Instant>, usize),
+}
+
+/// What is known of a receiver that is away.
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    since: Instant,
+    /// When it was logged last, and the status (`None`: no answer) then.
+    logged: (Instant, Option<u16>),
+}
+
+impl Receiver {
+    /// Notes a failure. Says whether to log it: the first one, and others where another answer comes,
+    /// as when a target runs again that does not take remote write.
+    fn fails(&mut self, status: Option<u16>, now: Instant) -> bool {
+        let logged = (now, status);
+        let Some(down) = &mut self.down else {
+            self.down = Some(Down { since: now, logged });
+            return true;
+        };
+        let new = down.logged.1 != status && now.duration_since(down.logged.0) >= LOG_EVERY;
+        if new {
+            down.logged = logged;
+        }
+        new
+    }
 }
 
 /// A target.
@@ -150,7 +177,7 @@ impl Target {
 
     /// Whether it is away, and what waits for it is kept on disk.
     pub fn waits_safely(&self) -> bool {
-        self.disk.is_some() && self.receiver.lock().down_since.is_some()
+        self.disk.is_some() && self.receiver.lock().down.is_some()
     }
 
     /// Ends the senders and hands everything pending to a successor, if there is one. Nobody may be
@@ -238,25 +265,23 @@ impl Target {
 
     /// A request was answered for good, one way or the other.
     pub fn answered(&self, now: Instant) {
-        if let Some(since) = self.receiver.lock().down_since.take() {
-            let seconds = now.duration_since(since).as_secs();
+        if let Some(down) = self.receiver.lock().down.take() {
+            let seconds = now.duration_since(down.since).as_secs();
             tracing::info!(target_name = self.config.http.name, seconds, "the target takes samples again");
         }
     }
 
     /// A request failed and will be tried again.
-    pub fn failed(&self, why: &str, misconfigured: bool, now: Instant) {
-        let mut receiver = self.receiver.lock();
-        if receiver.down_since.is_some() {
+    pub fn failed(&self, failure: &Failure, now: Instant) {
+        if !self.receiver.lock().fails(failure.status, now) {
             return;
         }
-        receiver.down_since = Some(now);
-        let hint = if misconfigured { "; is the configuration right?" } else { "" };
         let pending = self.metrics.pending.load(Relaxed);
         tracing::warn!(
             target_name = self.config.http.name,
+            url = shown(&self.config.http.url),
             pending,
-            "the target does not take samples, retrying: {why}{hint}"
+            "the target does not take samples, retrying: {failure}"
         );
     }
 
@@ -270,13 +295,11 @@ impl Target {
         }
         let samples = std::mem::take(&mut receiver.refused.1);
         receiver.refused.0 = Some(now);
-        let hint = match why {
-            Rejected::Redirect => " (redirects are not followed: configure the final URL)",
-            Rejected::Unconfirmed => " (it did not say what it wrote: does it speak remote write 2.0?)",
-            _ => "",
-        };
+        let advice = advice::refusal(why, status, message);
+        let hint = advice.map_or(String::new(), |advice| format!(" ({advice})"));
         tracing::warn!(
             target_name = self.config.http.name,
+            url = shown(&self.config.http.url),
             samples,
             status,
             message,
@@ -298,7 +321,7 @@ impl Target {
             disk_bytes: self.disk.as_ref().map_or(0, |disk| disk.bytes()),
             disk_failing: self.disk.as_ref().is_some_and(|disk| disk.failing.load(Relaxed)),
             protocol: self.protocol(now),
-            down: self.receiver.lock().down_since.is_some(),
+            down: self.receiver.lock().down.is_some(),
             ..self.metrics.snapshot()
         }
     }
@@ -361,12 +384,25 @@ mod tests {
     fn down_is_from_the_first_failure_to_the_next_answer() {
         let target = Target::new(config(Protocol::Auto), None).expect("valid");
         let now = Instant::now();
-        target.failed("status 503", false, now);
-        target.failed("status 503", false, now + PROBE_EVERY);
-        assert_eq!(target.receiver.lock().down_since, Some(now));
+        let failure = Failure::answered(503, "");
+        target.failed(&failure, now);
+        target.failed(&failure, now + PROBE_EVERY);
+        assert_eq!(target.receiver.lock().down.map(|down| down.since), Some(now));
         assert!(target.snapshot(now).down);
         target.answered(now);
         assert!(!target.snapshot(now).down);
+    }
+
+    #[test]
+    fn a_failure_is_logged_once_and_another_one_after_a_while() {
+        let mut receiver = Receiver::default();
+        let now = Instant::now();
+        let logged: Vec<bool> =
+            [(0, None), (1, None), (2, Some(404)), (60, None), (61, Some(404)), (62, None)]
+                .into_iter()
+                .map(|(seconds, status)| receiver.fails(status, now + Duration::from_secs(seconds)))
+                .collect();
+        assert_eq!(logged, [true, false, false, false, true, false]);
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn newest(folder: &Folder) -> Result<Option<Summary>, StateError> {
 ///
 /// # Errors
 /// There is no checkpoint, it cannot be read, none of its series is asked for, or the file exists already
-/// or cannot be written..
+/// or cannot be written.
 pub fn export(path: &Path, selectors: &[Selector], out: &Path) -> Result<Exported, StateError> {
     let (folder, _) = Folder::look(path)?;
     let Some(summary) = newest(&folder)? else {

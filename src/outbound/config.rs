@@ -39,7 +39,7 @@ impl HttpConfig {
 }
 
 /// A URL as it may be shown: without user, password and query.
-fn shown(url: &str) -> String {
+pub(crate) fn shown(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return "<not a URL>".into() };
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
