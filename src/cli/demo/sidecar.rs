@@ -6,7 +6,7 @@ use crate::config::{Config, ServerConfig};
 use crate::detect::Direction;
 use crate::emit::config::{HttpConfig, RemoteWriteConfig};
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
-use crate::rules::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet};
+use crate::rules::{As, EmitSet, Rule, RuleSet};
 use crate::time::Span;
 use anyhow::Context;
 use std::io::ErrorKind;
@@ -85,20 +85,9 @@ fn rules() -> Result<RuleSet, String> {
     };
     let rule = |name: &str, selector: Selector, transform: As, direction: Direction| {
         let mut rule = Rule {
-            name: name.into(),
-            selectors: vec![selector],
             transforms: vec![transform],
-            params: Default::default(),
-            read: Default::default(),
-            silence: None,
-            ignore: Default::default(),
-            identity_without: Vec::new(),
-            cohort: Vec::new(),
-            emit: EmitSet { score: true, flag: true, bands: true, detectors: false },
-            emit_when: EmitWhen::Always,
-            labels: Vec::new(),
-            buckets: false,
-            max_series: None,
+            emit: EmitSet { bands: true, ..EmitSet::default() },
+            ..Rule::new(name, vec![selector])
         };
         rule.read.direction = direction;
         Arc::new(rule)
@@ -111,11 +100,7 @@ fn rules() -> Result<RuleSet, String> {
             rule("traffic", selector("(http|container)_.*_total", "")?, As::Rate, Direction::Both),
             rule("workload", selector(workload, "")?, As::Value, Direction::Both),
         ],
-        identity: Identity::default(),
-        limits: Limits::default(),
-        forget_after: Span::DAY,
-        output_names: OutputNames::Oddity,
-        source: Arc::default(),
+        ..RuleSet::default()
     })
 }
 
