@@ -57,7 +57,6 @@ pub fn status(api: &Api) -> Value {
 fn state(api: &Api) -> Value {
     let Some(keeper) = &api.keeper else { return json!({"kept": false}) };
     let report = keeper.report();
-    let [records, bytes, lost, _, _, held] = report.log;
     let mut state = json!({
         "kept": true,
         "restored": {
@@ -69,10 +68,10 @@ fn state(api: &Api) -> Value {
         },
         "log": {
             "failing": report.failing,
-            "records": records,
-            "bytes_written": bytes,
-            "records_lost": lost,
-            "bytes": held,
+            "records": report.log.records,
+            "bytes_written": report.log.bytes,
+            "records_lost": report.log.lost,
+            "bytes": report.log.held,
         },
         "checkpoints": report.checkpoints,
         "checkpoint_failures": report.failures,

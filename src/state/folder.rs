@@ -150,7 +150,7 @@ impl Folder {
         file.write_all(format!("{incarnation:032x}\n").as_bytes()).map_err(&io)?;
         file.sync_all().map_err(&io)?;
         std::fs::rename(&aside, &path).map_err(&io)?;
-        sync_folder(&self.path)
+        sync_folder(&self.path).map_err(StateError::io(&self.path))
     }
 
     /// The checkpoints, the newest first.

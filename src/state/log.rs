@@ -62,12 +62,13 @@ pub struct Log {
     end: Mutex<Segment>,
     /// All records up to here are written or lost.
     done: AtomicU64,
-    /// All up to here are synced; only with [`Fsync::Always`].
+    /// It cannot be written at present.
     failing: AtomicBool,
     /// Writing works again after records were lost: only a checkpoint closes the hole.
     hole: AtomicBool,
     stats: LogStats,
-    /// Tests: writes fail as on a full disk.
+    /// While it is on, writes fail as on a full disk.
+    #[cfg(test)]
     full: Arc<AtomicBool>,
 }
 
@@ -99,6 +100,7 @@ impl Log {
             failing: AtomicBool::new(false),
             hole: AtomicBool::new(false),
             stats: LogStats::default(),
+            #[cfg(test)]
             full: Arc::default(),
         }
     }
@@ -121,11 +123,6 @@ impl Log {
     /// A checkpoint begins, or has failed: whether it is to close a hole.
     pub fn set_hole(&self, hole: bool) -> bool {
         self.hole.swap(hole, SeqCst)
-    }
-
-    /// A switch for tests: while it is on, writes fail as on a full disk.
-    pub fn full_disk(&self) -> Arc<AtomicBool> {
-        self.full.clone()
     }
 
     /// Syncs what is written, where the policy is to do so from time to time.
@@ -200,11 +197,13 @@ impl Log {
         Ok(())
     }
 
+    /// Where tests fill the disk.
     fn check(&self) -> io::Result<()> {
-        match self.full.load(Relaxed) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
+        #[cfg(test)]
+        if self.full.load(Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        Ok(())
     }
 
     /// Writing failed, and with it these records.
@@ -244,7 +243,7 @@ impl Log {
                 let head = Head { content: 0, incarnation: self.incarnation, sequence: *first };
                 file.write_all(&head.bytes(SEGMENT))?;
                 if self.options.fsync != Fsync::Never {
-                    sync_folder(&self.folder).map_err(io::Error::other)?;
+                    sync_folder(&self.folder)?;
                 }
                 let file = Arc::new(file);
                 *end = Segment { file: Some(file.clone()), path, length: HEAD as u64, dirty: true };

@@ -212,7 +212,8 @@ fn damaged(file: &mut (impl Read + Seek), at: u64, left: u64, what: &str) -> std
 }
 
 /// Gives every record after `after` to `apply`, in order. Torn ends are cut; a segment with damage is
-/// kept beside itself as `.corrupt`, and what is whole in it is read. `limit`: bytes that one body may decompress to.
+/// kept beside itself as `.corrupt`, and what is whole in it is read. `limit`: bytes that one body may
+/// decompress to.
 ///
 /// # Errors
 /// A file cannot be read or written, is of another version, or `apply` fails.
@@ -240,10 +241,11 @@ pub fn replay(
             if frame.sequence <= replayed.last {
                 return Ok(());
             }
-            if frame.sequence != replayed.last + 1 {
+            // It is greater than the last one: nothing overflows.
+            let next = replayed.last + 1;
+            if frame.sequence != next {
                 trouble.push(format!(
-                    "records {} to {} are not in the log: what they taught is lost",
-                    replayed.last + 1,
+                    "records {next} to {} are not in the log: what they taught is lost",
                     frame.sequence - 1
                 ));
             }

@@ -10,7 +10,7 @@ const ACKS_MAGIC: &[u8; 8] = b"oddity-a";
 /// The version written, and the only one read.
 pub const VERSION: u32 = 1;
 /// Bytes before a block's index.
-pub const BLOCK_HEADER: usize = 32;
+const BLOCK_HEADER: usize = 32;
 /// Where in a block the mark stands that it is settled; no checksum covers it.
 pub const MARK_AT: u64 = 8;
 const ENTRY: usize = 24;

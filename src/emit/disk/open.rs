@@ -58,7 +58,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 /// The folder of a target: what of its name is safe, and a hash of all of it.
-pub fn folder_name(name: &str) -> String {
+fn folder_name(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let readable: String = name.chars().map(safe).take(60).collect();
     format!("{readable}-{:016x}", xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
@@ -202,7 +202,7 @@ impl Disk {
         let mut floors = acked.clone();
         let (mut segments, mut blocks, mut bytes) = (Segments::default(), Vec::new(), 0);
         let files = segment_files(&folder)?;
-        segments.next = files.keys().next_back().map_or(1, |last| last + 1);
+        segments.next = files.keys().next_back().map_or(1, |last| last.saturating_add(1));
         let newest_file = files.keys().next_back().copied();
         for (number, path) in files {
             let mut content = std::fs::read(&path).map_err(at(&path))?;
