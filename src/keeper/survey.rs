@@ -214,7 +214,10 @@ impl Survey {
             let name = info.path.display().to_string();
             self.problems.extend(complaints.into_iter().map(|what| format!("{name}: {what}")));
             self.problems.extend(info.holes.iter().map(|hole| {
-                format!("{name} is damaged: {}, at byte {}; {} bytes are lost", hole.what, hole.at, hole.bytes)
+                format!(
+                    "{name} is damaged: {}, at byte {}; {} bytes are lost",
+                    hole.what, hole.at, hole.bytes
+                )
             }));
             match &info.end {
                 End::Clean => {}

@@ -299,7 +299,10 @@ fn told(info: &SegmentInfo) -> Result<Vec<String>, StateError> {
             Some(*at)
         }
         End::Damaged { at, bytes, what } => {
-            said.push(format!("{}: {what}, at byte {at}; the last {bytes} bytes are not read", path.display()));
+            said.push(format!(
+                "{}: {what}, at byte {at}; the last {bytes} bytes are not read",
+                path.display()
+            ));
             Some(*at)
         }
     };
