@@ -9,6 +9,7 @@ mod account;
 pub mod apply;
 pub mod cardinality;
 pub mod context;
+mod cpu;
 mod epochs;
 #[cfg(test)]
 mod holes;
@@ -42,6 +43,7 @@ use crate::rules::RuleSet;
 use crate::time::Millis;
 use crate::wire::{Batch, WireError};
 use context::Context;
+use cpu::thread_time;
 use identify::{Identifier, Prepared};
 use lanes::{Lanes, Pending, Step};
 use parking_lot::Mutex;
@@ -49,7 +51,7 @@ use pulse::Pulses;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What became of a well-formed sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,8 +229,8 @@ impl Engine {
         !self.journal.get().is_some_and(|journal| journal.refuses())
     }
 
-    /// Time that applying all records so far has taken, were it done again: decoding is done by one
-    /// thread then, and the lanes work side by side.
+    /// Processor time that applying all records so far would take, were it done again: decoding is done
+    /// by one thread then, and the lanes work side by side.
     pub fn worked(&self) -> Duration {
         Duration::from_nanos(self.preparing.load(Ordering::Relaxed).max(self.lanes.busy()))
     }
@@ -295,7 +297,7 @@ impl Engine {
     }
 
     fn body(&self, body: &Body, place: Place) -> Result<Pending, WireError> {
-        let started = Instant::now();
+        let started = thread_time();
         let mut work = self.spare.lock().pop().unwrap_or_default();
         work.batch.seed = self.seed;
         let mut context = self.order.lock().context.clone();
@@ -307,7 +309,8 @@ impl Engine {
                 self.keep(work);
                 return Err(error);
             }
-            self.preparing.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            let took = thread_time().saturating_sub(started);
+            self.preparing.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
             let mut order = self.order.lock();
             if order.context.generation != work.generation {
                 // Rules changed meanwhile: what the body's series are must be asked again.
