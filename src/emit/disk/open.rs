@@ -3,6 +3,7 @@
 use super::format::{self, Broken, Entry, Extent, PARTITIONS, read_block, read_segment_header};
 use super::look::told;
 use super::{Acks, BlockRef, Disk, QueueDir, Segment, Segments};
+use crate::state;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -301,7 +302,7 @@ fn mend(
         let file = File::options().write(true).open(path).map_err(at(path))?;
         return file.set_len(place as u64).map_err(at(path));
     }
-    let aside = path.with_extension("seg.corrupt");
+    let aside = state::aside(path);
     std::fs::rename(path, &aside).map_err(at(path))?;
     tracing::error!(
         file = %aside.display(),
