@@ -23,7 +23,7 @@ use crate::record::Record;
 use crate::secure::{self, Doors};
 use crate::state::{Folder, StateError};
 use crate::telemetry::{ConfigState, FlagCounter, Sources, Telemetry};
-use crate::time::Millis;
+use crate::time::{Millis, Span};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,8 +40,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const RECENT: usize = 1_000;
 /// Signals that `/metrics/anomalies` shows at most.
 const CURRENT: usize = 100_000;
-/// How often what fell silent is looked for in partitions that receive nothing.
+/// How often what fell silent is looked for in all partitions; sooner where samples of the past come in
+/// faster than time goes.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often it is looked whether they do.
+const SWEEP_LOOK: Duration = Duration::from_secs(1);
 
 /// Why the application cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -328,15 +331,32 @@ fn told(path: &Path, found: &Found) {
 
 /// Forgets silent series also where no sample comes any more.
 async fn sweep(engine: Arc<Engine>) {
-    let mut every = tokio::time::interval(SWEEP_EVERY);
+    let mut look = tokio::time::interval(SWEEP_LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut at, mut observed) = (Instant::now(), engine.newest_observed());
     loop {
-        every.tick().await;
+        look.tick().await;
+        let now = engine.newest_observed();
+        if at.elapsed() < SWEEP_EVERY && !is_far(observed, now, engine.rules().forget_after) {
+            continue;
+        }
+        (at, observed) = (Instant::now(), now);
         let engine = engine.clone();
         match tokio::task::spawn_blocking(move || engine.sweep()).await {
             Ok(0) => {}
             Ok(series) => tracing::debug!(series, "forgot silent series"),
             Err(error) => tracing::error!(%error, "the sweep failed; this is a bug"),
         }
+    }
+}
+
+/// Whether observed time has gone so far since the last sweep that it is time for another.
+fn is_far(before: Option<Millis>, now: Option<Millis>, forget_after: Span) -> bool {
+    let step = (forget_after.0 / 16).max(Span::MINUTE.0);
+    match (before, now) {
+        (Some(before), Some(now)) => now.since(before) >= step,
+        (None, now) => now.is_some(),
+        (Some(_), None) => false,
     }
 }
 

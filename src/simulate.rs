@@ -7,18 +7,23 @@
 pub mod bench;
 pub mod fault;
 pub mod fleet;
+mod load;
 mod pod;
 mod random;
 pub mod run;
 pub mod sender;
+pub mod sink;
 pub mod trouble;
+pub mod usage;
 
 pub use bench::{BenchOptions, BenchReport, bench};
 pub use fault::{Fault, FaultKind};
 pub use fleet::{Encoded, Fleet, FleetOptions, Point};
 pub use run::{RunOptions, RunReport, run};
 pub use sender::{Sender, Sent};
+pub use sink::Sink;
 pub use trouble::{Teller, Trouble};
+pub use usage::{Usage, usage_of};
 
 /// Why a simulation cannot start or go on.
 #[derive(Debug, thiserror::Error)]

@@ -148,6 +148,11 @@ impl Sources {
             stats.bytes.map(|(part, bytes)| (part, bytes as f64)),
         )?;
         out.gauge("oddity_alias_cache_entries", "Entries of the alias cache", stats.aliases as f64)?;
+        out.gauge(
+            "oddity_label_pairs",
+            "Pairs of a label's name and value, shared by all series",
+            stats.labels as f64,
+        )?;
         out.counter("oddity_records", "Records applied", stats.sequence as f64)?;
         out.counter(
             "oddity_epochs_closed",

@@ -214,3 +214,12 @@ async fn what_was_missed_while_it_was_down_is_read_at_its_next_start() {
     })
     .await;
 }
+
+#[test]
+fn a_sweep_comes_sooner_where_the_past_comes_in_fast() {
+    let (none, at) = (None, |minutes: i64| Some(Millis(minutes * 60_000)));
+    assert!(!is_far(none, none, Span::HOUR) && is_far(none, at(1), Span::HOUR));
+    assert!(!is_far(at(0), at(3), Span::HOUR) && is_far(at(0), at(4), Span::HOUR));
+    assert!(!is_far(at(0), at(89), Span::DAY) && is_far(at(0), at(90), Span::DAY));
+    assert!(!is_far(at(0), none, Span::MINUTE) && is_far(at(0), at(1), Span::MINUTE));
+}

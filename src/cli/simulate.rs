@@ -2,7 +2,9 @@
 
 use super::{Usage, args};
 use crate::simulate::run::Counts;
-use crate::simulate::{self, BenchOptions, Fleet, FleetOptions, RunOptions, Teller, Trouble};
+use crate::simulate::{
+    self, BenchOptions, BenchReport, Fleet, FleetOptions, RunOptions, Sink, Teller, Trouble,
+};
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 use anyhow::Context;
@@ -80,7 +82,7 @@ pub struct Args {
     /// the past so that it ends now (which needs --duration).
     #[arg(long, default_value_t = 1.0, value_parser = args::at_least::<0>)]
     pub speed: f64,
-    /// Most samples a second; 0: no limit.
+    /// Most samples a second (with --bench: in the rounds measured); 0: no limit.
     #[arg(long, default_value_t = 0.0, value_parser = args::at_least::<0>)]
     pub rate: f64,
     /// Connections; each has its own series, so the order of each series holds.
@@ -107,6 +109,10 @@ pub struct Args {
     /// With --bench: the server's process; without it its /metrics is asked.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+    /// With --bench: listens there as the server's downstream, and tells how long it takes from a
+    /// sample to its score; for the server's remote_write, such as http://ADDRESS/api/v1/write.
+    #[arg(long, value_name = "ADDRESS", requires = "bench", value_parser = args::listen)]
+    pub sink: Option<String>,
     /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
@@ -230,6 +236,12 @@ fn tell_all(trouble: &Trouble) {
 }
 
 async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
+    let sink = match &args.sink {
+        // As Prometheus writes it: no host means every interface.
+        Some(address) if address.starts_with(':') => Some(Sink::listen(&format!("0.0.0.0{address}")).await?),
+        Some(address) => Some(Sink::listen(address).await?),
+        None => None,
+    };
     let options = BenchOptions {
         url: args.remote_write,
         version: args.protocol.into(),
@@ -239,6 +251,8 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
         senders: args.senders,
         batch: args.batch,
         shuffle: args.shuffle,
+        rate: args.rate,
+        sink: sink.map(Arc::new),
         server_pid: args.server_pid,
     };
     let bar = progress(Some(0), "{elapsed_precise} {wide_bar} {pos}/{len} rounds");
@@ -263,15 +277,25 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(ExitCode::SUCCESS);
     }
+    show(&report);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(report: &BenchReport) {
     println!(
         "remote write {}: {} series, {} samples in {} requests, {} retries",
         report.protocol, report.series, report.samples, report.requests, report.retries
     );
     if let Some(rate) = report.samples_per_second {
-        println!("  {rate:.0} samples/s while sending");
+        let until =
+            if report.drain_seconds.is_some() { "until scores were downstream" } else { "while sending" };
+        println!("  {rate:.0} samples/s {until}");
     }
-    let tail = report.request_p99_ms.map(|ms| format!(", p99 {ms:.2} ms")).unwrap_or_default();
-    println!("  request p50 {:.2} ms{tail}", report.request_p50_ms);
+    let tail = |p99: Option<f64>| p99.map(|ms| format!(", p99 {ms:.2} ms")).unwrap_or_default();
+    println!("  request p50 {:.2} ms{}", report.request_p50_ms, tail(report.request_p99_ms));
+    if let Some(p50) = report.score_p50_ms {
+        println!("  sample to score downstream p50 {p50:.2} ms{}", tail(report.score_p99_ms));
+    }
     if let Some(cpu) = report.server_cpu_us_per_sample {
         println!("  server: {cpu:.3} µs of CPU a sample");
     }
@@ -283,10 +307,9 @@ async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
     for what in &report.too_short {
         println!("  {what}");
     }
-    if let Some(error) = report.usage_error {
+    if let Some(error) = &report.usage_error {
         eprintln!("{error}");
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A time of day in UTC.

@@ -68,6 +68,8 @@ pub struct EngineStats {
     pub stale: u64,
     /// Alias cache entries.
     pub aliases: u64,
+    /// Pairs of a label's name and value, shared by all series.
+    pub labels: u64,
     /// Bytes by part: `identity`, `index`, `models`, `shared` (models), `aliases`.
     pub bytes: [(&'static str, u64); 5],
     /// The last sequence given out.
@@ -166,7 +168,8 @@ impl Engine {
         self.shared.identifier.unmatched.lock().iter().map(|(name, seen)| (name.clone(), *seen)).collect()
     }
 
-    /// Forgets what has been silent by observed time, in every partition; returns how many series.
+    /// Forgets what has been silent by observed time, in every partition, and labels and aliases that are
+    /// not used any more; returns how many series.
     /// Partitions that receive samples do this by themselves, bit by bit.
     pub fn sweep(&self) -> usize {
         let context = self.order.lock().context.clone();
@@ -176,6 +179,9 @@ impl Engine {
             removed += sweep(&mut entry, &context, slots, &self.shared);
         }
         self.shared.identifier.interner.sweep();
+        if let Some(now) = context.observed.iter().max().filter(|now| **now != Millis::MIN) {
+            self.shared.identifier.aliases.age(*now, context.rules.forget_after);
+        }
         removed
     }
 
@@ -221,6 +227,7 @@ impl Engine {
         let Shared { identifier, .. } = &*Arc::clone(&self.shared);
         identity += identifier.interner.bytes();
         stats.aliases = identifier.aliases.len() as u64;
+        stats.labels = identifier.interner.len() as u64;
         let aliases = identifier.aliases.bytes();
         let part = |name, bytes: usize| (name, bytes as u64);
         stats.bytes = [

@@ -190,10 +190,17 @@ fn what_fell_silent_is_forgotten_by_observed_time_and_comes_back_as_new() {
         engine.apply(body(Version::V1, &[("m", "here", t * 15, 1.0)])).expect("a good body");
     }
     engine.sweep();
-    assert_eq!(engine.stats().series, 1, "a quarter beyond ten minutes have passed");
+    let stats = engine.stats();
+    assert_eq!((stats.series, stats.aliases), (1, 2), "a quarter beyond ten minutes have passed");
     let again = engine.apply(body(Version::V1, &[("m", "gone", 60 * 15, 1.0)])).expect("a good body");
     assert_eq!(again.handled, BTreeMap::from([("warming", 1)]), "its alias outlived it, its sample is kept");
     assert_eq!(engine.stats().series, 2);
+    for t in 60..180 {
+        engine.apply(body(Version::V1, &[("m", "here", t * 15, 1.0)])).expect("a good body");
+        engine.sweep();
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.series, stats.aliases, stats.labels), (1, 1, 3), "its alias and label go after it");
 }
 
 #[test]

@@ -102,6 +102,16 @@ fn hash(name: &str, value: &str) -> u64 {
 }
 
 impl Interner {
+    /// Pairs held, those that no series uses any more among them until the next sweep.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether no pair is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Bytes of the pairs and of the tables that find them.
     pub fn bytes(&self) -> usize {
         const PAIR: usize = size_of::<Pair>() + 2 * size_of::<usize>();
@@ -154,7 +164,7 @@ mod tests {
         let a = interner.intern(&[(NAME, "up"), ("job", "node")]);
         let b = interner.intern(&[(NAME, "down"), ("job", "node")]);
         assert!(Arc::ptr_eq(&a.pairs()[1], &b.pairs()[1]));
-        assert_eq!(interner.sweep(), 3);
+        assert_eq!((interner.sweep(), interner.len()), (3, 3));
         drop(b);
         assert_eq!(interner.sweep(), 2);
         assert_eq!(a.to_string(), "up{job=\"node\"}");

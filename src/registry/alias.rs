@@ -2,13 +2,15 @@
 //!
 //! It is only a cache: an entry may be dropped at any time and is made again from the labels. It is
 //! bounded by two generations a shard: when the young one is full it becomes the old one, and what
-//! is still used moves back.
+//! is still used moves back. The same is done after some time, so that names which come no more go
+//! also where there is room for them.
 
 use super::PartitionId;
 use crate::labels::{LabelError, SeriesId};
+use crate::time::{Millis, Span};
 use hashbrown::HashTable;
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// What a label set, as it came on the wire, is known to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,9 +71,20 @@ impl Shard {
             return;
         }
         if self.young.len() as u64 >= capacity {
-            self.old = std::mem::take(&mut self.young);
+            self.turn();
         }
         self.young.insert_unique(key as u64, Alias { key, known }, |alias| alias.key as u64);
+        // What has moved back is not held twice, and neither is its room.
+        if let Ok(have) = self.old.find_entry(key as u64, |have| have.key == key) {
+            have.remove();
+            if self.old.capacity() > 4 * self.old.len().max(4) {
+                self.old.shrink_to_fit(|alias| alias.key as u64);
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        self.old = std::mem::take(&mut self.young);
     }
 }
 
@@ -81,6 +94,8 @@ impl Shard {
 pub struct AliasCache {
     shards: RwLock<Vec<Shard>>,
     capacity: AtomicU64,
+    /// Observed time when the generations last turned because of it, ms.
+    turned: AtomicI64,
 }
 
 /// The table takes its position and tags from the low half.
@@ -92,7 +107,11 @@ impl AliasCache {
     /// A cache of at most about `capacity` entries.
     pub fn new(capacity: usize) -> AliasCache {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        let cache = AliasCache { shards: RwLock::new(shards), capacity: AtomicU64::new(0) };
+        let cache = AliasCache {
+            shards: RwLock::new(shards),
+            capacity: AtomicU64::new(0),
+            turned: AtomicI64::new(Millis::MIN.0),
+        };
         cache.set_capacity(capacity);
         cache
     }
@@ -134,6 +153,20 @@ impl AliasCache {
         }
     }
 
+    /// By `now`, observed time, what was not used for `span` is on its way out: it goes when it was not
+    /// used for twice that. Called now and then.
+    pub fn age(&self, now: Millis, span: Span) {
+        let turned = Millis(self.turned.load(Ordering::Relaxed));
+        let first = turned == Millis::MIN;
+        if !first && now.since(turned) < span.0 {
+            return;
+        }
+        self.turned.store(now.0, Ordering::Relaxed);
+        if !first {
+            self.shards.write().iter_mut().for_each(Shard::turn);
+        }
+    }
+
     /// Forgets everything: after a change of what makes an identity.
     pub fn clear(&self) {
         for shard in self.shards.write().iter_mut() {
@@ -141,7 +174,7 @@ impl AliasCache {
         }
     }
 
-    /// Entries, an entry in both generations counted twice.
+    /// Entries.
     pub fn len(&self) -> usize {
         self.shards.read().iter().map(|shard| shard.young.len() + shard.old.len()).sum()
     }
@@ -180,5 +213,37 @@ mod tests {
         assert_eq!(get(key(1)), None);
         cache.clear();
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_used_for_long_goes_and_what_is_used_is_held_once() {
+        let cache = AliasCache::new(1 << 20);
+        let key = |i: u64| xxhash_rust::xxh3::xxh3_128(&i.to_le_bytes());
+        let span = Span::minutes(30);
+        let used = 20_000;
+        let mut known = Vec::new();
+        let mut bytes = Vec::new();
+        for minute in 0..600u64 {
+            // Of 20,000 names a hundred are replaced each minute; all that are left are asked for.
+            let names = minute * 100..minute * 100 + used;
+            known.clear();
+            cache.look_up(names.clone().map(key), &mut known);
+            let new: Vec<Alias> = names
+                .zip(&known)
+                .filter(|(_, known)| known.is_none())
+                .map(|(i, _)| Alias { key: key(i), known: Known::Unmatched(i as u32) })
+                .collect();
+            assert_eq!(new.len() as u64, if minute == 0 { used } else { 100 }, "those in use stay");
+            cache.learn(new);
+            cache.age(Millis(minute as i64 * 60_000), span);
+            if minute >= 60 {
+                bytes.push(cache.bytes());
+                assert!(cache.len() as u64 <= used + 2 * 30 * 100, "{} at {minute}", cache.len());
+            }
+        }
+        let (least, most) = (bytes.iter().min(), bytes.iter().max());
+        let first = AliasCache::new(1 << 20);
+        first.learn((0..used + 6_000).map(|i| Alias { key: key(i), known: Known::Own }));
+        assert!(most.is_some_and(|most| *most <= 2 * first.bytes()), "{least:?} to {most:?}");
     }
 }

@@ -3,17 +3,18 @@
 
 use super::SimulateError;
 use super::fleet::Fleet;
-use super::run::{frames, shards};
+use super::load::{Tally, encode, send};
+use super::run::shards;
 use super::sender::Sender;
-use super::trouble::{Trouble, describe};
+use super::sink::Sink;
+use super::trouble::Trouble;
+use super::usage::{Usage, usage};
+use crate::labels::SeriesId;
 use crate::wire::Version;
-use bytes::Bytes;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// Clock ticks a second in `/proc/<pid>/stat`: fixed at 100 for user space on Linux.
-const TICKS: f64 = 100.0;
 /// Seconds of sending from which samples a second are a figure and not noise.
 const LEAST_SECONDS: f64 = 1.0;
 /// CPU seconds from which they are: 20 ticks, told to a twentieth.
@@ -22,11 +23,9 @@ const LEAST_CPU: f64 = 0.2;
 const LEAST_REQUESTS: usize = 100;
 /// Frames kept encoded at a time, in bytes; a round that is larger is still sent whole.
 const FRAME_MEMORY: usize = 1 << 30;
-/// Longest page read from the server's `/metrics`.
-const METRICS_LIMIT: usize = 16 << 20;
 
 /// What is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BenchOptions {
     /// The receiver.
     pub url: String,
@@ -44,17 +43,12 @@ pub struct BenchOptions {
     pub batch: usize,
     /// Whether the series come in random order.
     pub shuffle: bool,
+    /// Most samples a second in the measured rounds; 0 for no limit.
+    pub rate: f64,
+    /// The downstream that the server writes scores to.
+    pub sink: Option<Arc<Sink>>,
     /// The server's process; `None` asks its `/metrics`.
     pub server_pid: Option<u32>,
-}
-
-/// CPU and memory a process has used.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Usage {
-    /// User and system time, seconds.
-    pub cpu_seconds: f64,
-    /// Resident memory, bytes.
-    pub resident_bytes: f64,
 }
 
 /// What was measured.
@@ -74,12 +68,23 @@ pub struct BenchReport {
     pub retries: u64,
     /// Seconds of sending in the measured rounds.
     pub seconds: f64,
-    /// Samples accepted a second while sending; `None` under a second of sending.
+    /// Seconds from then until the last score was accepted downstream; `None` without a downstream.
+    pub drain_seconds: Option<f64>,
+    /// Samples accepted a second while sending, and until their scores were downstream where there is one;
+    /// `None` under a second of it.
     pub samples_per_second: Option<f64>,
     /// Half of the requests took at most this long, milliseconds.
     pub request_p50_ms: f64,
     /// 99 of 100 requests took at most this long, milliseconds; `None` with fewer requests than that.
     pub request_p99_ms: Option<f64>,
+    /// Scores seen downstream whose samples were sent in the measured rounds; `None` without a downstream.
+    /// Where there are very many, a share of all requests is looked at.
+    pub scores: Option<u64>,
+    /// From a sample, when it was due to be sent, to its score accepted downstream, milliseconds: half of
+    /// them took at most this long.
+    pub score_p50_ms: Option<f64>,
+    /// 99 of 100 took at most this long; `None` with fewer scores than that.
+    pub score_p99_ms: Option<f64>,
     /// The server's CPU time in the measured rounds, seconds.
     pub server_cpu_seconds: Option<f64>,
     /// The same a sample, microseconds; `None` where it was too little to be told exactly enough.
@@ -99,67 +104,11 @@ pub struct BenchReport {
     pub usage_error: Option<String>,
 }
 
-/// Reads a process's usage from `/proc`.
-///
-/// # Errors
-/// The process does not exist, or this is not Linux.
-pub fn usage_of(pid: u32) -> Result<Usage, SimulateError> {
-    let read = |name: &str| {
-        let path = format!("/proc/{pid}/{name}");
-        std::fs::read_to_string(&path).map_err(|error| SimulateError::Usage(format!("{path}: {error}")))
-    };
-    parse_proc(&read("stat")?, &read("status")?)
-        .ok_or_else(|| SimulateError::Usage(format!("/proc/{pid} is not as expected")))
-}
-
-/// CPU from `stat`, memory from `status`.
-fn parse_proc(stat: &str, status: &str) -> Option<Usage> {
-    // The command's name may hold spaces and brackets: fields are counted after the last one.
-    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(Usage { cpu_seconds: ticks / TICKS, resident_bytes: kib * 1024.0 })
-}
-
-/// The same from a page of `/metrics`.
-fn parse_metrics(page: &str) -> Option<Usage> {
-    let value = |name: &str| {
-        let line = page.lines().find(|line| line.split([' ', '{']).next() == Some(name))?;
-        line.rsplit(' ').next()?.parse::<f64>().ok()
-    };
-    Some(Usage {
-        cpu_seconds: value("process_cpu_seconds_total")?,
-        resident_bytes: value("process_resident_memory_bytes")?,
-    })
-}
-
-async fn usage(sender: &Sender, pid: Option<u32>) -> Result<Usage, SimulateError> {
-    match pid {
-        Some(pid) => usage_of(pid),
-        None => parse_metrics(&sender.get("/metrics", METRICS_LIMIT).await?).ok_or_else(|| {
-            SimulateError::Usage("its /metrics has no process_* metrics; give --server-pid".into())
-        }),
-    }
-}
-
-#[derive(Default)]
-struct Tally {
-    samples: u64,
-    requests: u64,
-    failures: u64,
-    retries: u64,
-    took: Vec<Duration>,
-    refusal: Option<String>,
-}
-
-/// One sender's frames of some rounds.
-type Load = Vec<(Bytes, u64)>;
-
 /// Runs the benchmark; `trouble` counts failed tries, `progress` is told the rounds done and in all.
 ///
 /// # Errors
-/// The address is not usable, a body cannot be encoded, or the receiver refuses requests.
+/// The address is not usable, a body cannot be encoded, the receiver refuses requests, or the downstream
+/// gets what is no remote write.
 pub async fn bench(
     fleet: Arc<Fleet>,
     options: BenchOptions,
@@ -182,22 +131,30 @@ pub async fn bench(
         usage.map_err(|error| usage_error.get_or_insert(error.to_string()).clone()).ok()
     };
     let empty = note(usage(&control, options.server_pid).await);
-    let (mut tally, mut seconds, mut before) = (Tally::default(), 0.0, None);
+    let (mut tally, mut seconds, mut drain, mut before) = (Tally::default(), 0.0, 0.0, None);
     let (mut round, mut per_load) = (0, 1);
     while round < all {
-        let end = if round < options.warmup { options.warmup } else { all };
+        let measured = round >= options.warmup;
+        let end = if measured { all } else { options.warmup };
         let count = per_load.min(end - round);
         let loads = encode(&fleet, &options, &shards, first + round, count).await?;
-        let size: usize = loads.iter().flatten().map(|(frame, _)| frame.len()).sum();
-        per_load = (FRAME_MEMORY as i64 * count / size.max(1) as i64).clamp(1, 50);
+        let size: usize = loads.iter().flatten().map(|frame| frame.bytes.len()).sum();
+        per_load = (FRAME_MEMORY as i64 * count / size.max(1) as i64).clamp(1, 500);
         if round == options.warmup {
+            if let Some(sink) = &options.sink {
+                sink.quiet(Instant::now()).await?;
+                sink.keep();
+            }
             before = note(usage(&control, options.server_pid).await);
             tally = Tally { failures: tally.failures, refusal: tally.refusal, ..Default::default() };
         }
         let started = Instant::now();
-        send(&senders, loads, trouble, &mut tally).await?;
-        if round >= options.warmup {
+        send(&senders, loads, if measured { options.rate } else { 0.0 }, trouble, &mut tally).await?;
+        if measured {
             seconds += started.elapsed().as_secs_f64();
+            if let Some(sink) = &options.sink {
+                drain += sink.quiet(Instant::now()).await?.as_secs_f64();
+            }
         }
         if let Some(refusal) = &tally.refusal {
             return Err(SimulateError::Send(format!("the receiver refuses requests: {refusal}")));
@@ -206,14 +163,21 @@ pub async fn bench(
         progress(round, all);
     }
     let after = note(usage(&control, options.server_pid).await);
-    tally.took.sort_unstable();
-    let quantile = |q: f64| {
-        let at = ((tally.took.len() as f64 * q).ceil() as usize).clamp(1, tally.took.len().max(1)) - 1;
-        tally.took.get(at).map_or(0.0, |took| took.as_secs_f64() * 1e3)
+    let delays = match &options.sink {
+        Some(sink) => Some(delays(sink, &fleet, &options, &shards, &tally)?),
+        None => None,
     };
+    tally.took.sort_unstable();
     let cpu = before.zip(after).map(|(b, a)| a.cpu_seconds - b.cpu_seconds);
     let series = fleet.series() as f64;
-    let (measured, too_short) = judge(tally.samples, tally.took.len(), seconds, cpu);
+    let (measured, mut too_short) = judge(tally.samples, tally.took.len(), seconds + drain, cpu);
+    let scores = delays.as_ref().map(Vec::len);
+    if let Some(scores) = scores.filter(|scores| *scores < LEAST_REQUESTS) {
+        too_short.push(format!(
+            "too few scores came downstream to time them ({scores}; at least {LEAST_REQUESTS})"
+        ));
+    }
+    let delays = delays.filter(|delays| delays.len() >= LEAST_REQUESTS);
     Ok(BenchReport {
         protocol: if options.version == Version::V1 { "1.0" } else { "2.0" },
         series: fleet.series(),
@@ -222,9 +186,13 @@ pub async fn bench(
         failures: tally.failures,
         retries: tally.retries,
         seconds,
+        drain_seconds: options.sink.as_ref().map(|_| drain),
         samples_per_second: measured.samples_per_second,
-        request_p50_ms: quantile(0.5),
-        request_p99_ms: measured.tail.then(|| quantile(0.99)),
+        request_p50_ms: quantile(&tally.took, 0.5),
+        request_p99_ms: measured.tail.then(|| quantile(&tally.took, 0.99)),
+        scores: scores.map(|scores| scores as u64),
+        score_p50_ms: delays.as_ref().map(|delays| quantile(delays, 0.5)),
+        score_p99_ms: delays.as_ref().map(|delays| quantile(delays, 0.99)),
         server_cpu_seconds: cpu,
         server_cpu_us_per_sample: measured.cpu_us_per_sample,
         server_resident_bytes: after.map(|usage| usage.resident_bytes),
@@ -236,6 +204,36 @@ pub async fn bench(
         too_short,
         usage_error,
     })
+}
+
+/// The quantile of sorted times, milliseconds; 0 where there are none.
+fn quantile(sorted: &[Duration], q: f64) -> f64 {
+    let at = ((sorted.len() as f64 * q).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).map_or(0.0, |took| took.as_secs_f64() * 1e3)
+}
+
+/// How long scores took, sorted.
+fn delays(
+    sink: &Sink,
+    fleet: &Fleet,
+    options: &BenchOptions,
+    shards: &[Vec<u32>],
+    tally: &Tally,
+) -> Result<Vec<Duration>, SimulateError> {
+    let first = options.last - options.rounds + 1;
+    let mut place: HashMap<SeriesId, (u32, u32)> = HashMap::new();
+    for (sender, series) in shards.iter().enumerate() {
+        for (chunk, series) in series.chunks(options.batch.max(1)).enumerate() {
+            for series in series {
+                for id in fleet.ids(*series as usize, first, options.last) {
+                    place.insert(id, (sender as u32, chunk as u32));
+                }
+            }
+        }
+    }
+    let mut delays = sink.delays(&tally.due, &place, |step| fleet.time(step).0)?;
+    delays.sort_unstable();
+    Ok(delays)
 }
 
 /// The figures that a run is long enough for.
@@ -275,76 +273,6 @@ fn judge(samples: u64, requests: usize, seconds: f64, cpu: Option<f64>) -> (Meas
     (measured, short)
 }
 
-/// Encodes some rounds for every sender, each on a thread of its own.
-async fn encode(
-    fleet: &Arc<Fleet>,
-    options: &BenchOptions,
-    shards: &Arc<Vec<Vec<u32>>>,
-    first: i64,
-    rounds: i64,
-) -> Result<Vec<Load>, SimulateError> {
-    let (version, batch) = (options.version, options.batch);
-    let jobs: Vec<_> = (0..shards.len())
-        .map(|shard| {
-            let (fleet, shards) = (fleet.clone(), shards.clone());
-            tokio::task::spawn_blocking(move || {
-                (first..first + rounds)
-                    .flat_map(|step| frames(&fleet, version, &shards[shard], batch, step))
-                    .collect::<Result<Load, _>>()
-            })
-        })
-        .collect();
-    let mut loads = Vec::with_capacity(jobs.len());
-    for job in jobs {
-        loads.push(
-            job.await.map_err(|error| SimulateError::Send(format!("an encoder ended early: {error}")))??,
-        );
-    }
-    Ok(loads)
-}
-
-/// Sends every sender's load at once and adds up what became of it.
-async fn send(
-    senders: &[Sender],
-    loads: Vec<Load>,
-    trouble: &Arc<Trouble>,
-    tally: &mut Tally,
-) -> Result<(), SimulateError> {
-    let mut tasks = tokio::task::JoinSet::new();
-    for (sender, load) in senders.iter().cloned().zip(loads) {
-        let trouble = trouble.clone();
-        tasks.spawn(async move {
-            let mut tally = Tally::default();
-            for (frame, samples) in load {
-                let sent = sender.send_until(frame, &AtomicBool::new(false), &trouble).await;
-                tally.retries += sent.retries;
-                if sent.accepted() {
-                    tally.requests += 1;
-                    tally.samples += samples;
-                    tally.took.push(sent.took);
-                } else {
-                    tally.failures += 1;
-                    tally.refusal.get_or_insert(describe(sent.status, &sent.message));
-                    if sent.given_up() {
-                        break;
-                    }
-                }
-            }
-            tally
-        });
-    }
-    while let Some(done) = tasks.join_next().await {
-        let part = done.map_err(|error| SimulateError::Send(format!("a sender ended early: {error}")))?;
-        tally.samples += part.samples;
-        tally.requests += part.requests;
-        tally.failures += part.failures;
-        tally.retries += part.retries;
-        tally.took.extend(part.took);
-        tally.refusal = tally.refusal.take().or(part.refusal);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,18 +290,5 @@ mod tests {
         // A server that cannot be asked is another matter.
         assert_eq!(judge(2_000, 1, 0.01, None).1.len(), 2);
         assert_eq!(judge(0, 0, 100.0, Some(5.0)).0, none);
-    }
-
-    #[test]
-    fn usage_is_read_from_proc_and_from_metrics() {
-        let stat = "42 (a (b) c) S 1 42 42 0 -1 4194560 100 0 0 0 250 150 0 0 20 0 4 0 100 1000000 500";
-        let status = "Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t4\n";
-        let expected = Usage { cpu_seconds: 4.0, resident_bytes: 2_097_152.0 };
-        assert_eq!(parse_proc(stat, status), Some(expected));
-        let page = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 4\n\
-                    process_resident_memory_bytes 2.097152e+06\n";
-        assert_eq!(parse_metrics(page), Some(expected));
-        assert_eq!(parse_metrics("process_cpu_seconds_total 4\n"), None);
-        assert_eq!(parse_proc("", ""), None);
     }
 }

@@ -122,6 +122,11 @@ pub(super) const POD_LABELS: [&str; 11] = [
 /// How many of [`POD_LABELS`] sort before `code`.
 pub(super) const BEFORE_CODE: usize = 2;
 
+/// Whether a label other than the metric's name is one of a series of the fleet.
+pub(super) fn is_label(name: &str) -> bool {
+    name == "code" || POD_LABELS.contains(&name)
+}
+
 /// The values of [`POD_LABELS`], in one allocation.
 #[derive(Clone, Debug)]
 pub(super) struct PodText {

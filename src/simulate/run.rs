@@ -104,17 +104,34 @@ pub(super) fn shards(fleet: &Fleet, senders: usize, shuffle: bool) -> Vec<Vec<u3
     shards
 }
 
-/// Encodes and compresses the requests of one sender for one step: frames with their samples.
+/// A compressed request.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    /// Its body.
+    pub bytes: Bytes,
+    /// Samples in it.
+    pub samples: u64,
+    /// The step they are of.
+    pub step: i64,
+    /// Its number among the sender's requests of that step.
+    pub chunk: usize,
+}
+
+/// Encodes and compresses the requests of one sender for one step.
 pub(super) fn frames(
     fleet: &Fleet,
     version: Version,
     series: &[u32],
     batch: usize,
     step: i64,
-) -> impl Iterator<Item = Result<(Bytes, u64), SimulateError>> {
-    series.chunks(batch.max(1)).filter_map(move |chunk| {
-        let body = fleet.body(version, chunk, step);
-        (body.samples > 0).then(|| Ok((Bytes::from(frame::compress_snappy(&body.bytes)?), body.samples)))
+) -> impl Iterator<Item = Result<Frame, SimulateError>> {
+    series.chunks(batch.max(1)).enumerate().filter_map(move |(chunk, series)| {
+        let body = fleet.body(version, series, step);
+        let pack = || {
+            let bytes = Bytes::from(frame::compress_snappy(&body.bytes)?);
+            Ok(Frame { bytes, samples: body.samples, step, chunk })
+        };
+        (body.samples > 0).then(pack)
     })
 }
 
@@ -150,11 +167,11 @@ pub async fn run(
                     if stop.load(Ordering::Relaxed) {
                         return Ok(());
                     }
-                    let (frame, samples) = item?;
+                    let Frame { bytes, samples, .. } = item?;
                     if options.rate > 0.0 {
                         wait_until(started, sent / (options.rate * share), &stop).await;
                     }
-                    let answer = sender.send_until(frame, &stop, &counts.trouble).await;
+                    let answer = sender.send_until(bytes, &stop, &counts.trouble).await;
                     sent += samples as f64;
                     counts.retries.fetch_add(answer.retries, Ordering::Relaxed);
                     if answer.accepted() {
