@@ -37,7 +37,7 @@ pub use request::{Body, Encoding};
 use crate::engine::{OutputBatch, OutputSink};
 use crate::outbound::OutboundError;
 use config::RemoteWriteConfig;
-use disk::{Disk, OpenError};
+use disk::Disk;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,6 +71,12 @@ pub enum EmitError {
     },
 }
 
+impl EmitError {
+    fn queue(error: impl std::fmt::Display) -> EmitError {
+        EmitError::Queue(error.to_string())
+    }
+}
+
 /// What a target still held when the time to drain was over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undelivered {
@@ -102,10 +108,9 @@ impl Emitter {
     /// A target that cannot work, or a folder that cannot be used.
     pub fn new(configs: Vec<RemoteWriteConfig>, dir: Option<QueueDir>) -> Result<Emitter, EmitError> {
         check_names(&configs)?;
-        let queue = |error: OpenError| EmitError::Queue(error.to_string());
         if let Some(dir) = &dir {
             let names: Vec<&str> = configs.iter().map(|config| config.http.name.as_str()).collect();
-            disk::remove_foreign(dir, &names).map_err(queue)?;
+            disk::remove_foreign(dir, &names).map_err(EmitError::queue)?;
         }
         let emitter =
             Emitter { targets: RwLock::default(), runtime: Mutex::new(None), dir, newest: AtomicU64::new(0) };
@@ -117,8 +122,7 @@ impl Emitter {
     /// A new target, with what its folder holds.
     fn open(&self, config: RemoteWriteConfig) -> Result<Arc<Target>, EmitError> {
         let Some(dir) = &self.dir else { return Ok(Arc::new(Target::new(config, None)?)) };
-        let failed = |error: String| EmitError::Queue(error);
-        let found = Disk::open(dir, &config.http.name).map_err(|error| failed(error.to_string()))?;
+        let found = Disk::open(dir, &config.http.name).map_err(EmitError::queue)?;
         self.newest.fetch_max(found.newest, Relaxed);
         let target = Arc::new(Target::new(config, Some(Arc::new(found.disk)))?);
         target.resume(found.blocks, &found.acked, &found.floors);
@@ -126,7 +130,7 @@ impl Emitter {
         if samples > 0 {
             tracing::info!(target_name = target.config.http.name, samples, "resuming the output queue");
         }
-        target.look_after().map_err(|error| failed(error.to_string()))?;
+        target.look_after().map_err(EmitError::queue)?;
         Ok(target)
     }
 
@@ -150,7 +154,7 @@ impl Emitter {
         let mut result = Ok(());
         for target in targets {
             if let Err(error) = target.persist(true) {
-                let error = Box::new(EmitError::Queue(error.to_string()));
+                let error = Box::new(EmitError::queue(error));
                 let failed = EmitError::Target { target: target.config.http.name.clone(), error };
                 result = result.and(Err(failed));
             }
@@ -190,7 +194,7 @@ impl Emitter {
                     let mut target = Target::new(config, before.disk.clone())?;
                     target.metrics = before.metrics.clone();
                     let target = Arc::new(target);
-                    target.look_after().map_err(|error| EmitError::Queue(error.to_string()))?;
+                    target.look_after().map_err(EmitError::queue)?;
                     next.push((target, Some(before.clone())));
                 }
                 None => next.push((self.open(config)?, None)),

@@ -127,7 +127,9 @@ struct Inner {
     emitter: Arc<Emitter>,
     settings: Settings,
     report: Mutex<Report>,
-    one_at_a_time: Mutex<Since>,
+    /// Whoever takes a checkpoint holds it.
+    since: Mutex<Since>,
+    /// As `since.worked`, in nanoseconds, for those who do not wait.
     taken: AtomicU64,
 }
 
@@ -180,7 +182,7 @@ impl Keeper {
             emitter,
             settings,
             report: Mutex::new(Report { found, ..Report::default() }),
-            one_at_a_time: Mutex::new(since),
+            since: Mutex::new(since),
             taken: AtomicU64::new(0),
         });
         if first {
@@ -270,7 +272,7 @@ impl Inner {
         if self.log.has_hole() {
             return !self.log.failing();
         }
-        let since = *self.one_at_a_time.lock();
+        let since = *self.since.lock();
         if self.engine.sequence() == since.sequence {
             return false;
         }
@@ -284,7 +286,7 @@ impl Inner {
     }
 
     fn checkpoint(&self) -> Result<Taken, StateError> {
-        let mut since = self.one_at_a_time.lock();
+        let mut since = self.since.lock();
         let (started, worked) = (Instant::now(), self.engine.worked());
         let log_bytes = self.log.stats().bytes.load(Relaxed);
         let hole = self.log.set_hole(false);

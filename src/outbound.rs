@@ -10,7 +10,7 @@ mod tls;
 
 pub use config::{Auth, HttpConfig, Secret, TlsConfig};
 pub(crate) use config::{shown, without_query};
-pub use peer::{Peer, SendError, chain};
+pub use peer::{Peer, SendError, causes, excerpt};
 
 /// Why a server cannot be asked at all.
 #[derive(Debug, thiserror::Error)]

@@ -105,6 +105,13 @@ impl StateError {
     }
 }
 
+/// Where a damaged file is kept: beside where it was.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".corrupt");
+    name.into()
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     // Elsewhere folders cannot be opened, and need not be synced.

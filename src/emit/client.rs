@@ -2,7 +2,7 @@
 
 use super::backoff;
 use super::request::Body;
-use crate::outbound::{HttpConfig, OutboundError, Peer, SendError};
+use crate::outbound::{self, HttpConfig, OutboundError, Peer, SendError};
 use crate::wire::Version;
 use http_body_util::{BodyExt, Limited};
 use hyper::Response;
@@ -14,7 +14,6 @@ const V1: &str = "application/x-protobuf";
 /// Without a space: Prometheus takes `; proto=` for 1.0 and loses the data.
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
 const MAX_ANSWER: usize = 64 << 10;
-const MAX_MESSAGE: usize = 300;
 const WRITTEN: [&str; 3] = [
     "x-prometheus-remote-write-samples-written",
     "x-prometheus-remote-write-histograms-written",
@@ -92,8 +91,7 @@ async fn read(response: Response<Incoming>) -> Answer {
     if !head.status.is_success()
         && let Ok(body) = body
     {
-        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        message = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_MESSAGE).collect();
+        message = outbound::excerpt(&body.to_bytes());
     }
     Answer { status: head.status.as_u16(), written, retry_after, message }
 }

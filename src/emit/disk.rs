@@ -12,7 +12,7 @@ mod stored;
 
 pub use acks::Acks;
 pub use look::{QueueFile, queues};
-pub use open::{OpenError, remove_foreign};
+pub use open::remove_foreign;
 pub use stored::Stored;
 
 use crate::state::{Fsync, sync_folder};

@@ -1,6 +1,6 @@
 //! Who a client says it is. Secrets in files are read at each use, and nothing here logs one.
 
-use super::peer::{Http, SendError, chain};
+use super::peer::{Http, SendError, causes};
 use super::{Auth, Secret};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -124,7 +124,7 @@ async fn ask(
     let response = http
         .request(request)
         .await
-        .map_err(|error| SendError::Failed(format!("the token endpoint: {}", chain(&error))))?;
+        .map_err(|error| SendError::Failed(format!("the token endpoint: {}", causes(&error))))?;
     if !response.status().is_success() {
         return Ok(Err(response.status().as_u16()));
     }

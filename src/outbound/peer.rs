@@ -134,8 +134,8 @@ impl Peer {
             headers.insert(AUTHORIZATION, value);
         }
         self.http.request(request).await.map_err(|error| match is_refused(&error) {
-            true => SendError::Refused(chain(&error)),
-            false => SendError::Failed(chain(&error)),
+            true => SendError::Refused(causes(&error)),
+            false => SendError::Failed(causes(&error)),
         })
     }
 }
@@ -147,8 +147,16 @@ fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
         .any(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// An error and its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
+/// The start of an error's body, on one line.
+pub fn excerpt(body: &[u8]) -> String {
+    const BYTES: usize = 2048;
+    const CHARACTERS: usize = 300;
+    let text = String::from_utf8_lossy(body.get(..BYTES).unwrap_or(body));
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(CHARACTERS).collect()
+}
+
+/// An error and its causes, on one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -205,6 +213,12 @@ fn percent_decode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_excerpt_is_one_short_line() {
+        assert_eq!(excerpt(b" <h1>Bad\n\tgateway</h1>\xff\n"), "<h1>Bad gateway</h1>\u{fffd}");
+        assert_eq!(excerpt("ä".repeat(5000).as_bytes()), "ä".repeat(300));
+    }
 
     #[test]
     fn a_user_in_the_url_is_taken_out_of_it() {

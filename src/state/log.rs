@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+/// The file that shows whether the log can be written again.
+pub(super) const PROBE: &str = "probe.tmp";
+
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct LogOptions {
@@ -157,7 +160,7 @@ impl Log {
         if !self.failing() {
             return;
         }
-        let path = self.folder.join("probe.tmp");
+        let path = self.folder.join(PROBE);
         let try_it = || -> io::Result<()> {
             self.check()?;
             let mut file = File::create(&path)?;

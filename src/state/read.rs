@@ -2,7 +2,7 @@
 
 use super::head::{HEAD, Head};
 use super::segment::{FRAME, Frame, SEGMENT};
-use super::{StateError, numbered};
+use super::{StateError, aside, numbered};
 use crate::record::Logged;
 use bytes::Bytes;
 use std::fs::File;
@@ -279,8 +279,7 @@ fn incarnation_of(path: &Path) -> Result<Option<u128>, StateError> {
 }
 
 fn set_aside(path: &Path) -> Result<(), StateError> {
-    let aside = path.with_extension("log.corrupt");
-    std::fs::rename(path, aside).map_err(StateError::io(path))
+    std::fs::rename(path, aside(path)).map_err(StateError::io(path))
 }
 
 /// Says what was wrong in a segment, keeps a copy where it was damaged, and cuts off an end that is no
@@ -309,7 +308,7 @@ fn told(info: &SegmentInfo) -> Result<Vec<String>, StateError> {
         }
     };
     if !info.holes.is_empty() || matches!(info.end, End::Damaged { .. }) {
-        let aside = path.with_extension("log.corrupt");
+        let aside = aside(path);
         std::fs::copy(path, &aside).map_err(StateError::io(path))?;
         said.push(format!("the damaged file is kept as {}", aside.display()));
     }
