@@ -9,7 +9,6 @@ mod account;
 pub mod apply;
 pub mod cardinality;
 pub mod context;
-mod cpu;
 mod epochs;
 #[cfg(test)]
 mod holes;
@@ -43,7 +42,6 @@ use crate::rules::RuleSet;
 use crate::time::Millis;
 use crate::wire::{Batch, WireError};
 use context::Context;
-use cpu::thread_time;
 use identify::{Identifier, Prepared};
 use lanes::{Lanes, Pending, Step};
 use parking_lot::Mutex;
@@ -51,7 +49,7 @@ use pulse::Pulses;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What became of a well-formed sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,8 +227,8 @@ impl Engine {
         !self.journal.get().is_some_and(|journal| journal.refuses())
     }
 
-    /// Processor time that applying all records so far would take, were it done again: decoding is done
-    /// by one thread then, and the lanes work side by side.
+    /// Time that applying all records so far has taken, were it done again: decoding is done by one
+    /// thread then, and the lanes work side by side.
     pub fn worked(&self) -> Duration {
         Duration::from_nanos(self.preparing.load(Ordering::Relaxed).max(self.lanes.busy()))
     }
@@ -297,7 +295,7 @@ impl Engine {
     }
 
     fn body(&self, body: &Body, place: Place) -> Result<Pending, WireError> {
-        let started = thread_time();
+        let started = Instant::now();
         let mut work = self.spare.lock().pop().unwrap_or_default();
         work.batch.seed = self.seed;
         let mut context = self.order.lock().context.clone();
@@ -309,8 +307,7 @@ impl Engine {
                 self.keep(work);
                 return Err(error);
             }
-            let took = thread_time().saturating_sub(started);
-            self.preparing.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+            self.preparing.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
             let mut order = self.order.lock();
             if order.context.generation != work.generation {
                 // Rules changed meanwhile: what the body's series are must be asked again.

@@ -2,7 +2,6 @@
 
 use super::apply::{Effects, Work};
 use super::context::Context;
-use super::cpu::thread_time;
 use super::epochs::Closing;
 use super::identify::Prepared;
 use super::pulse::Due;
@@ -17,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// A slot is looked at for a forgotten series for every so many records that touch a partition, and for
 /// every so many samples in them: each look may wait for memory.
@@ -79,7 +79,7 @@ impl Pending {
 pub(super) struct Lanes {
     queues: Vec<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
-    /// Processor time spent on tasks by each lane, ns.
+    /// Time spent on tasks by each lane, ns.
     busy: Vec<Arc<AtomicU64>>,
 }
 
@@ -94,7 +94,7 @@ impl Lanes {
             lanes.busy.push(busy.clone());
             let work = move || {
                 for step in steps {
-                    let started = thread_time();
+                    let started = Instant::now();
                     match step {
                         Task::Body(shipped) => {
                             shipped.run(&shared, lane, count);
@@ -111,8 +111,7 @@ impl Lanes {
                             continue;
                         }
                     }
-                    let took = thread_time().saturating_sub(started);
-                    busy.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+                    busy.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
                 }
             };
             match std::thread::Builder::new().name(format!("lane-{lane}")).spawn(work) {
@@ -163,7 +162,7 @@ impl Lanes {
         }
     }
 
-    /// The mean processor time that a lane has spent on its tasks, ns.
+    /// The mean time that a lane has spent on its tasks, ns.
     pub(super) fn busy(&self) -> u64 {
         let all: u64 = self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum();
         all / self.busy.len().max(1) as u64
