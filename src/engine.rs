@@ -9,6 +9,7 @@ mod account;
 pub mod apply;
 pub mod cardinality;
 pub mod context;
+mod effort;
 mod epochs;
 #[cfg(test)]
 mod holes;
@@ -49,7 +50,7 @@ use pulse::Pulses;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What became of a well-formed sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,8 +228,8 @@ impl Engine {
         !self.journal.get().is_some_and(|journal| journal.refuses())
     }
 
-    /// Time that applying all records so far has taken, were it done again: decoding is done by one
-    /// thread then, and the lanes work side by side.
+    /// Time that applying all records so far would take, were it done again: decoding is done by one
+    /// thread then, and the lanes work side by side. By the CPU time that it has taken.
     pub fn worked(&self) -> Duration {
         Duration::from_nanos(self.preparing.load(Ordering::Relaxed).max(self.lanes.busy()))
     }
@@ -295,7 +296,7 @@ impl Engine {
     }
 
     fn body(&self, body: &Body, place: Place) -> Result<Pending, WireError> {
-        let started = Instant::now();
+        let mut started = effort::so_far();
         let mut work = self.spare.lock().pop().unwrap_or_default();
         work.batch.seed = self.seed;
         let mut context = self.order.lock().context.clone();
@@ -307,7 +308,9 @@ impl Engine {
                 self.keep(work);
                 return Err(error);
             }
-            self.preparing.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            let now = effort::so_far();
+            self.preparing.fetch_add(now.saturating_sub(started).as_nanos() as u64, Ordering::Relaxed);
+            started = now;
             let mut order = self.order.lock();
             if order.context.generation != work.generation {
                 // Rules changed meanwhile: what the body's series are must be asked again.

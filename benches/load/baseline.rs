@@ -33,16 +33,19 @@ impl Baseline {
     }
 }
 
-/// A hash map that knows all series of a fleet at a step.
+/// A hash map that knows all series of a fleet at a step, and those that end there.
 pub fn map(fleet: &Fleet, step: i64) -> HashMap<String, u32> {
-    let text = |series: usize| {
-        let mut text = String::new();
-        for (name, value) in fleet.labels(series, step) {
-            push(&mut text, &name, &value);
+    let mut map = HashMap::with_capacity(fleet.series());
+    for series in 0..fleet.series() {
+        for step in [step, step - 1] {
+            let mut text = String::new();
+            for (name, value) in fleet.labels(series, step) {
+                push(&mut text, &name, &value);
+            }
+            map.insert(text, series as u32);
         }
-        text
-    };
-    (0..fleet.series()).map(|series| (text(series), series as u32)).collect()
+    }
+    map
 }
 
 /// Measures one protocol.

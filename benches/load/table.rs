@@ -40,7 +40,7 @@ pub async fn print(args: &TableArgs) -> anyhow::Result<()> {
         Rows::new(args, *series)?.print().await.with_context(|| format!("{series} series"))?;
     }
     if text {
-        println!("\n{}", NOTES.join("\n"));
+        println!("{}", NOTES.join("\n"));
     }
     Ok(())
 }
@@ -248,7 +248,7 @@ fn number(protocol: Protocol) -> &'static str {
 fn heading() -> String {
     let line = |a: [&str; 12]| {
         format!(
-            "{:>9} {:>4} {:>8} {:>10} {:>7} {:>7} {:>7} {:>7} {:>15} {:>15} {:>5} {}",
+            "{:>9} {:>4} {:>8} {:>10} {:>7} {:>7} {:>8} {:>8} {:>15} {:>15} {:>5} {}",
             a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]
         )
     };
@@ -288,7 +288,7 @@ fn shown(row: &Value) -> String {
         remarks.push(format!("{retried} requests refused for a while"));
     }
     format!(
-        "{:>9} {:>4} {:>8} {:>10} {:>7} {:>7} {:>7} {:>7} {:>15} {:>15} {:>5} {}",
+        "{:>9} {:>4} {:>8} {:>10} {:>7} {:>7} {:>8} {:>8} {:>15} {:>15} {:>5} {}",
         some("series", 0),
         word("protocol"),
         word("emit"),

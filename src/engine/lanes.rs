@@ -2,6 +2,7 @@
 
 use super::apply::{Effects, Work};
 use super::context::Context;
+use super::effort;
 use super::epochs::Closing;
 use super::identify::Prepared;
 use super::pulse::Due;
@@ -16,7 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 /// A slot is looked at for a forgotten series for every so many records that touch a partition, and for
 /// every so many samples in them: each look may wait for memory.
@@ -79,7 +79,7 @@ impl Pending {
 pub(super) struct Lanes {
     queues: Vec<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
-    /// Time spent on tasks by each lane, ns.
+    /// CPU time spent on tasks by each lane, ns.
     busy: Vec<Arc<AtomicU64>>,
 }
 
@@ -94,7 +94,7 @@ impl Lanes {
             lanes.busy.push(busy.clone());
             let work = move || {
                 for step in steps {
-                    let started = Instant::now();
+                    let started = effort::so_far();
                     match step {
                         Task::Body(shipped) => {
                             shipped.run(&shared, lane, count);
@@ -111,7 +111,8 @@ impl Lanes {
                             continue;
                         }
                     }
-                    busy.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                    let worked = effort::so_far().saturating_sub(started);
+                    busy.fetch_add(worked.as_nanos() as u64, Ordering::Relaxed);
                 }
             };
             match std::thread::Builder::new().name(format!("lane-{lane}")).spawn(work) {
@@ -162,7 +163,7 @@ impl Lanes {
         }
     }
 
-    /// The mean time that a lane has spent on its tasks, ns.
+    /// The mean CPU time that a lane has spent on its tasks, ns.
     pub(super) fn busy(&self) -> u64 {
         let all: u64 = self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum();
         all / self.busy.len().max(1) as u64
