@@ -5,6 +5,7 @@ use super::{StateError, sync_folder};
 use crate::fail::{self, Point};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -12,6 +13,8 @@ use xxhash_rust::xxh3::xxh3_64;
 const CHECKPOINT: Kind = Kind { magic: *b"oddity-C", name: "a checkpoint" };
 /// Bytes of a section's head.
 const SECTION: usize = 40;
+/// The name of a file to write over.
+pub(super) const SPARE: &str = "spare";
 /// The section that ends a file.
 const END: u8 = 0xff;
 
@@ -64,6 +67,19 @@ pub struct CheckpointWriter {
     finished: bool,
 }
 
+/// A checkpoint that is not needed any more, to be written over: its blocks are allocated and its pages
+/// in memory, which is most of the kernel's work. Not where a backup has a link to it.
+fn spare(folder: &Path, aside: &Path) -> Option<File> {
+    let spare = folder.join(SPARE);
+    if std::fs::metadata(&spare).ok()?.nlink() > 1 {
+        // One that cannot be removed is in the way of the next rename, which tells.
+        let _ = std::fs::remove_file(&spare);
+        return None;
+    }
+    std::fs::rename(&spare, aside).ok()?;
+    File::options().write(true).open(aside).ok()
+}
+
 impl CheckpointWriter {
     /// Begins the checkpoint of a sequence. `content` is the version of what the sections hold.
     ///
@@ -78,7 +94,8 @@ impl CheckpointWriter {
         let path = folder.join(format!("{sequence:020}.checkpoint"));
         let aside = path.with_extension("tmp");
         let head = Head { content, incarnation, sequence }.bytes(CHECKPOINT);
-        let file = File::create(&aside).map_err(StateError::io(&aside))?;
+        let file = spare(folder, &aside).map_or_else(|| File::create(&aside), Ok);
+        let file = file.map_err(StateError::io(&aside))?;
         let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&head).map_err(StateError::io(&aside))?;
         Ok(CheckpointWriter { file, aside, path, sections: 0, bytes: HEAD as u64, finished: false })
@@ -128,7 +145,9 @@ impl CheckpointWriter {
         self.put(END, 0, self.sections, &[])?;
         let io = StateError::io(&self.aside);
         self.file.flush().map_err(&io)?;
-        self.file.get_ref().sync_all().map_err(&io)?;
+        // A file that was written over may have been longer.
+        let file = self.file.get_ref();
+        file.set_len(self.bytes).and_then(|()| file.sync_all()).map_err(&io)?;
         fail::point(Point::Rename);
         std::fs::rename(&self.aside, &self.path).map_err(&io)?;
         self.finished = true;

@@ -1,5 +1,6 @@
 //! The state folder: one process at a time, one incarnation, its checkpoints and where the rest is.
 
+use super::checkpoint::SPARE;
 use super::log::PROBE;
 use super::{CheckpointReader, StateError, aside, numbered, sync_folder};
 use std::fs::{File, TryLockError};
@@ -185,14 +186,19 @@ impl Folder {
         Ok(aside)
     }
 
-    /// Removes all but the last two checkpoints; says from which sequence on the log is still needed.
+    /// Takes away all but the last two checkpoints; says from which sequence on the log is still needed.
+    /// The newest of the others is left for the next checkpoint to write over.
     ///
     /// # Errors
-    /// A file cannot be removed.
+    /// A file cannot be renamed or removed.
     pub fn prune(&self) -> Result<u64, StateError> {
         let checkpoints = self.checkpoints()?;
-        for old in checkpoints.iter().skip(KEPT) {
-            std::fs::remove_file(&old.path).map_err(StateError::io(&old.path))?;
+        for (number, old) in checkpoints.iter().skip(KEPT).enumerate() {
+            match number {
+                0 => std::fs::rename(&old.path, self.checkpoint_folder().join(SPARE)),
+                _ => std::fs::remove_file(&old.path),
+            }
+            .map_err(StateError::io(&old.path))?;
         }
         Ok(checkpoints.iter().take(KEPT).map(|kept| kept.sequence).min().unwrap_or(0))
     }
@@ -250,6 +256,7 @@ mod tests {
         }
         std::fs::write(folder.checkpoint_folder().join(format!("{:020}.tmp", 40)), "half").expect("writes");
         assert_eq!(folder.prune().expect("prunes"), 20);
+        assert!(folder.checkpoint_folder().join(SPARE).exists());
         drop(folder);
         let folder = Folder::open(place.path()).expect("opens");
         let sequences: Vec<u64> = folder.checkpoints().expect("lists").iter().map(|c| c.sequence).collect();
