@@ -6,7 +6,7 @@
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use oddity::emit::Encoding;
-use oddity::emit::config::{Auth, Protocol, QueueConfig, RemoteWriteConfig, TlsConfig};
+use oddity::emit::config::{HttpConfig, QueueConfig, RemoteWriteConfig};
 use oddity::emit::names::Writer;
 use oddity::engine::{Output, OutputBatch, OutputSink, OutputValue};
 use oddity::labels::{Interner, Labels, NAME};
@@ -104,15 +104,8 @@ fn emit(c: &mut Criterion<CpuTime>) {
     group.bench_function("queued", |b| {
         // Nobody sends, so each target keeps one request's worth and gives up the oldest.
         let config = RemoteWriteConfig {
-            url: "http://localhost/".into(),
-            name: "bench".into(),
-            remote_timeout: Span::SECOND,
-            headers: Vec::new(),
-            auth: Auth::None,
-            tls: TlsConfig::default(),
-            write_relabel_configs: Vec::new(),
             queue: QueueConfig { capacity: 2 * REQUEST, ..QueueConfig::default() },
-            protocol: Protocol::Auto,
+            ..RemoteWriteConfig::new(HttpConfig::plain("http://localhost/", Span::SECOND))
         };
         let emitter = oddity::emit::Emitter::new(vec![config], None).expect("valid");
         b.iter_batched(

@@ -7,6 +7,7 @@
 
 pub mod config;
 
+mod advice;
 mod backoff;
 mod client;
 mod clock;
@@ -36,7 +37,7 @@ pub use request::{Body, Encoding};
 use crate::engine::{OutputBatch, OutputSink};
 use crate::outbound::OutboundError;
 use config::RemoteWriteConfig;
-use disk::{Disk, OpenError};
+use disk::Disk;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,6 +71,12 @@ pub enum EmitError {
     },
 }
 
+impl EmitError {
+    fn queue(error: impl std::fmt::Display) -> EmitError {
+        EmitError::Queue(error.to_string())
+    }
+}
+
 /// What a target still held when the time to drain was over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undelivered {
@@ -101,10 +108,9 @@ impl Emitter {
     /// A target that cannot work, or a folder that cannot be used.
     pub fn new(configs: Vec<RemoteWriteConfig>, dir: Option<QueueDir>) -> Result<Emitter, EmitError> {
         check_names(&configs)?;
-        let queue = |error: OpenError| EmitError::Queue(error.to_string());
         if let Some(dir) = &dir {
-            let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
-            disk::remove_foreign(dir, &names).map_err(queue)?;
+            let names: Vec<&str> = configs.iter().map(|config| config.http.name.as_str()).collect();
+            disk::remove_foreign(dir, &names).map_err(EmitError::queue)?;
         }
         let emitter =
             Emitter { targets: RwLock::default(), runtime: Mutex::new(None), dir, newest: AtomicU64::new(0) };
@@ -116,16 +122,15 @@ impl Emitter {
     /// A new target, with what its folder holds.
     fn open(&self, config: RemoteWriteConfig) -> Result<Arc<Target>, EmitError> {
         let Some(dir) = &self.dir else { return Ok(Arc::new(Target::new(config, None)?)) };
-        let failed = |error: String| EmitError::Queue(error);
-        let found = Disk::open(dir, &config.name).map_err(|error| failed(error.to_string()))?;
+        let found = Disk::open(dir, &config.http.name).map_err(EmitError::queue)?;
         self.newest.fetch_max(found.newest, Relaxed);
         let target = Arc::new(Target::new(config, Some(Arc::new(found.disk)))?);
         target.resume(found.blocks, &found.acked, &found.floors);
         let samples = target.metrics.pending.load(Relaxed);
         if samples > 0 {
-            tracing::info!(target_name = target.config.name, samples, "resuming the output queue");
+            tracing::info!(target_name = target.config.http.name, samples, "resuming the output queue");
         }
-        target.look_after().map_err(|error| failed(error.to_string()))?;
+        target.look_after().map_err(EmitError::queue)?;
         Ok(target)
     }
 
@@ -149,8 +154,8 @@ impl Emitter {
         let mut result = Ok(());
         for target in targets {
             if let Err(error) = target.persist(true) {
-                let error = Box::new(EmitError::Queue(error.to_string()));
-                let failed = EmitError::Target { target: target.config.name.clone(), error };
+                let error = Box::new(EmitError::queue(error));
+                let failed = EmitError::Target { target: target.config.http.name.clone(), error };
                 result = result.and(Err(failed));
             }
         }
@@ -182,20 +187,21 @@ impl Emitter {
         let old = self.targets.read().clone();
         let mut next = Vec::with_capacity(configs.len());
         for config in configs {
-            let before = old.iter().find(|target| target.config.name == config.name);
+            let before = old.iter().find(|target| target.config.http.name == config.http.name);
             match before {
                 Some(same) if same.same(&config) => next.push((same.clone(), None)),
                 Some(before) => {
                     let mut target = Target::new(config, before.disk.clone())?;
                     target.metrics = before.metrics.clone();
                     let target = Arc::new(target);
-                    target.look_after().map_err(|error| EmitError::Queue(error.to_string()))?;
+                    target.look_after().map_err(EmitError::queue)?;
                     next.push((target, Some(before.clone())));
                 }
                 None => next.push((self.open(config)?, None)),
             }
         }
-        let gone = |old: &&Arc<Target>| !next.iter().any(|(new, _)| new.config.name == old.config.name);
+        let gone =
+            |old: &&Arc<Target>| !next.iter().any(|(new, _)| new.config.http.name == old.config.http.name);
         let gone: Vec<Arc<Target>> = old.iter().filter(gone).cloned().collect();
         let now = clock::now();
         // Who writes to a disk now ends before; nobody begins until all is handed over.
@@ -206,7 +212,7 @@ impl Emitter {
             let pending = gone.metrics.pending.load(Relaxed);
             if pending > 0 {
                 tracing::warn!(
-                    target_name = gone.config.name,
+                    target_name = gone.config.http.name,
                     pending,
                     "a removed target had samples pending"
                 );
@@ -247,7 +253,7 @@ impl Emitter {
             // The reason is told there.
             let kept = target.disk.is_some() && target.persist(true).is_ok();
             let samples = target.metrics.pending.load(Relaxed) as u64;
-            Undelivered { target: target.config.name.clone(), samples, kept }
+            Undelivered { target: target.config.http.name.clone(), samples, kept }
         };
         let keep = move || targets.into_iter().map(keep).filter(|left| left.samples > 0).collect();
         match tokio::task::spawn_blocking(keep).await {
@@ -268,7 +274,7 @@ impl Emitter {
     /// For each target and partition, the sequence up to which everything was accepted or given up.
     pub fn acknowledged(&self) -> Vec<(String, Acknowledged)> {
         let targets = self.targets.read().clone();
-        targets.iter().map(|target| (target.config.name.clone(), target.acked())).collect()
+        targets.iter().map(|target| (target.config.http.name.clone(), target.acked())).collect()
     }
 }
 
@@ -282,8 +288,8 @@ impl Drop for Emitter {
 
 fn check_names(configs: &[RemoteWriteConfig]) -> Result<(), EmitError> {
     for (at, config) in configs.iter().enumerate() {
-        if configs.iter().take(at).any(|other| other.name == config.name) {
-            return Err(EmitError::SameName(config.name.clone()));
+        if configs.iter().take(at).any(|other| other.http.name == config.http.name) {
+            return Err(EmitError::SameName(config.http.name.clone()));
         }
     }
     Ok(())

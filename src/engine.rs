@@ -5,6 +5,7 @@
 //! worker threads that each own every n-th partition and work through their queue in sequence
 //! order. So every partition applies records in log order, whatever the number of threads.
 
+mod account;
 pub mod apply;
 pub mod cardinality;
 pub mod context;
@@ -29,6 +30,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use crate::registry::partition::FORMAT;
+pub use account::{Account, PARTS};
 pub use output::{Detail, Output, OutputBatch, OutputSink, OutputValue};
 pub use restore::{Image, Replay, check_models};
 pub use status::{EngineStats, SignalStatus, Standing};

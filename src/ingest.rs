@@ -6,6 +6,7 @@
 //! [`Record`](crate::record::Record)s; the engine does not know where they come from.
 
 pub mod admission;
+mod answer;
 pub mod gap;
 pub mod ha;
 pub mod metrics;
@@ -17,10 +18,11 @@ pub mod receiver;
 mod tests;
 
 pub use admission::{Admission, Overload};
+pub use answer::Reply;
 pub use gap::{FillResult, Gate, Hole};
 pub use ha::HaTracker;
 pub use metrics::Metrics;
-pub use receiver::{Receiver, ReceiverLimits, Reply, RequestHead, Unread};
+pub use receiver::{Receiver, ReceiverLimits, RequestHead, Unread};
 
 /// Where records come from: requests today, a Kafka partition or a file of history the same way.
 ///

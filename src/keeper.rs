@@ -72,16 +72,33 @@ pub struct Report {
     pub checkpoints: u64,
     /// Checkpoints that could not be taken.
     pub failures: u64,
-    /// The last one: its sequence, bytes, series, how long it took and when it was done, Unix seconds.
+    /// The last one.
     pub last: Option<Taken>,
     /// Work that a restart would have to do again.
     pub debt: Duration,
     /// Whether the log cannot be written at present, or lacks records that no checkpoint has yet.
     pub failing: bool,
-    /// Records, bytes, lost records, syncs and failures of the log, and bytes it holds.
-    pub log: [u64; 6],
+    /// Figures of the log.
+    pub log: LogReport,
     /// What was wrong last, for people; empty when all is well.
     pub trouble: String,
+}
+
+/// [`LogStats`](crate::state::LogStats) at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// Records written.
+    pub records: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Records that were applied and not kept.
+    pub lost: u64,
+    /// Times it was synced.
+    pub syncs: u64,
+    /// Times that writing or syncing failed.
+    pub failures: u64,
+    /// Bytes in its segments.
+    pub held: u64,
 }
 
 /// A checkpoint that was taken.
@@ -110,7 +127,9 @@ struct Inner {
     emitter: Arc<Emitter>,
     settings: Settings,
     report: Mutex<Report>,
-    one_at_a_time: Mutex<Since>,
+    /// Whoever takes a checkpoint holds it.
+    since: Mutex<Since>,
+    /// As `since.worked`, in nanoseconds, for those who do not wait.
     taken: AtomicU64,
 }
 
@@ -163,7 +182,7 @@ impl Keeper {
             emitter,
             settings,
             report: Mutex::new(Report { found, ..Report::default() }),
-            one_at_a_time: Mutex::new(since),
+            since: Mutex::new(since),
             taken: AtomicU64::new(0),
         });
         if first {
@@ -207,12 +226,19 @@ impl Keeper {
     pub fn report(&self) -> Report {
         let inner = &self.inner;
         let stats = inner.log.stats();
-        let log = [&stats.records, &stats.bytes, &stats.lost, &stats.syncs, &stats.failures, &stats.held];
+        let log = LogReport {
+            records: stats.records.load(Relaxed),
+            bytes: stats.bytes.load(Relaxed),
+            lost: stats.lost.load(Relaxed),
+            syncs: stats.syncs.load(Relaxed),
+            failures: stats.failures.load(Relaxed),
+            held: stats.held.load(Relaxed),
+        };
         let debt = inner.engine.worked().saturating_sub(Duration::from_nanos(inner.taken.load(Relaxed)));
         Report {
             debt,
             failing: inner.log.failing() || inner.log.has_hole(),
-            log: log.map(|number| number.load(Relaxed)),
+            log,
             ..inner.report.lock().clone()
         }
     }
@@ -246,7 +272,7 @@ impl Inner {
         if self.log.has_hole() {
             return !self.log.failing();
         }
-        let since = *self.one_at_a_time.lock();
+        let since = *self.since.lock();
         if self.engine.sequence() == since.sequence {
             return false;
         }
@@ -260,7 +286,7 @@ impl Inner {
     }
 
     fn checkpoint(&self) -> Result<Taken, StateError> {
-        let mut since = self.one_at_a_time.lock();
+        let mut since = self.since.lock();
         let (started, worked) = (Instant::now(), self.engine.worked());
         let log_bytes = self.log.stats().bytes.load(Relaxed);
         let hole = self.log.set_hole(false);

@@ -9,8 +9,8 @@ mod peer;
 mod tls;
 
 pub use config::{Auth, HttpConfig, Secret, TlsConfig};
-pub(crate) use config::{names, without_query};
-pub use peer::{Peer, SendError, chain};
+pub(crate) use config::{shown, without_query};
+pub use peer::{Peer, SendError, causes, excerpt};
 
 /// Why a server cannot be asked at all.
 #[derive(Debug, thiserror::Error)]

@@ -75,7 +75,7 @@ pub enum StateError {
         /// What is read.
         wanted: u32,
     },
-    /// It could not be written.
+    /// What was asked for cannot be done.
     #[error("{}: {what}", path.display())]
     Failed {
         /// The file or folder.
@@ -105,9 +105,20 @@ impl StateError {
     }
 }
 
+/// Where a damaged file is kept: beside where it was.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(".corrupt");
+    name.into()
+}
+
 /// Makes the names in a folder durable.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), StateError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(StateError::io(path))
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    // Elsewhere folders cannot be opened, and need not be synced.
+    if cfg!(unix) {
+        File::open(path)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The files in a folder whose names are `<20 digits>.<extension>`, by number.

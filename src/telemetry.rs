@@ -143,9 +143,9 @@ impl Sources {
         )?;
         out.gauges(
             "oddity_memory_bytes",
-            "Bytes held, by part",
+            "Bytes that series hold, by what they are for",
             "part",
-            stats.bytes.map(|(part, bytes)| (part, bytes as f64)),
+            stats.memory.parts().map(|(part, bytes)| (part, bytes as f64)),
         )?;
         out.gauge("oddity_alias_cache_entries", "Entries of the alias cache", stats.aliases as f64)?;
         out.gauge(

@@ -40,7 +40,7 @@ impl Look {
         let resident = server.usage()?.resident_bytes;
         let status = server.status()?;
         let parts = status["memory_bytes"].clone();
-        let all = parts.as_object().context("no memory_bytes")?.values().filter_map(Value::as_f64).sum();
+        let all = parts["total"].as_f64().context("no memory_bytes")?;
         Ok(Look {
             kept: status["series"]["kept"].as_f64().context("no series")?,
             resident,

@@ -185,27 +185,15 @@ pub(super) mod tests {
     use super::*;
     use crate::api::Recent;
     use crate::api::exposition::lint::complaints;
-    use crate::detect::{Band, ModelParams, ReadOut};
+    use crate::detect::Band;
     use crate::engine::Detail;
     use crate::labels::Labels;
-    use crate::rules::{As, EmitSet, EmitWhen, RuleSet};
+    use crate::rules::{As, RuleSet};
 
     pub(in crate::api) fn rule() -> Rule {
         Rule {
-            name: "node".into(),
-            selectors: Vec::new(),
-            transforms: Vec::new(),
-            params: ModelParams::default(),
-            read: ReadOut::default(),
-            silence: None,
-            ignore: Default::default(),
-            identity_without: Vec::new(),
-            cohort: Vec::new(),
-            emit: EmitSet { score: true, flag: true, bands: false, detectors: false },
-            emit_when: EmitWhen::Always,
             labels: vec![("job".into(), "lost".into()), ("team".into(), "edge".into())],
-            buckets: false,
-            max_series: None,
+            ..Rule::new("node", Vec::new())
         }
     }
 

@@ -51,7 +51,7 @@ fn write(api: &Api, out: &mut String) -> std::fmt::Result {
         ("series kept", stats.series),
         ("signals warming up", stats.warming),
         ("rules", api.engine.rules().rules.len() as u64),
-        ("MB in models and indexes", stats.bytes.iter().map(|(_, bytes)| bytes).sum::<u64>() / 1_000_000),
+        ("MB in models and indexes", stats.memory.total() / 1_000_000),
     ] {
         write!(out, "<div class=card><b>{value}</b><span class=dim>{name}</span></div>")?;
     }

@@ -2,6 +2,7 @@
 
 use super::{Api, now};
 use crate::detect::{Detector, Season};
+use crate::engine::EngineStats;
 use crate::rules::{Rule, RuleSet, Window};
 use crate::time::Millis;
 use crate::wire::Version;
@@ -12,8 +13,6 @@ use std::sync::Arc;
 pub fn status(api: &Api) -> Value {
     let stats = api.engine.stats();
     let (rules, observed) = (api.engine.rules(), api.engine.newest_observed());
-    let memory: serde_json::Map<String, Value> =
-        stats.bytes.iter().map(|(part, bytes)| (part.to_string(), json!(bytes))).collect();
     let metrics = api.receiver.metrics();
     let elected: Vec<Value> = api
         .receiver
@@ -40,7 +39,10 @@ pub fn status(api: &Api) -> Value {
         },
         "cardinality": cardinality(api, &rules),
         "sequence": stats.sequence,
-        "memory_bytes": memory,
+        "memory_bytes": memory(&stats, |bytes| json!(bytes)),
+        "memory_bytes_per_series": memory(&stats, |bytes| {
+            json!((bytes as f64 / stats.series.max(1) as f64 * 10.0).round() / 10.0)
+        }),
         "receiver": {
             "samples_received": metrics.received.load(std::sync::atomic::Ordering::Relaxed),
             "handled": metrics.handled(),
@@ -54,10 +56,15 @@ pub fn status(api: &Api) -> Value {
     })
 }
 
+/// Bytes by part, and what they come to in all; `of` makes them what is shown.
+fn memory(stats: &EngineStats, of: impl Fn(u64) -> Value) -> Value {
+    let parts = stats.memory.parts().into_iter().chain([("total", stats.memory.total())]);
+    parts.map(|(part, bytes)| (part.to_string(), of(bytes))).collect::<serde_json::Map<_, _>>().into()
+}
+
 fn state(api: &Api) -> Value {
     let Some(keeper) = &api.keeper else { return json!({"kept": false}) };
     let report = keeper.report();
-    let [records, bytes, lost, _, _, held] = report.log;
     let mut state = json!({
         "kept": true,
         "restored": {
@@ -69,10 +76,10 @@ fn state(api: &Api) -> Value {
         },
         "log": {
             "failing": report.failing,
-            "records": records,
-            "bytes_written": bytes,
-            "records_lost": lost,
-            "bytes": held,
+            "records": report.log.records,
+            "bytes_written": report.log.bytes,
+            "records_lost": report.log.lost,
+            "bytes": report.log.held,
         },
         "checkpoints": report.checkpoints,
         "checkpoint_failures": report.failures,

@@ -148,7 +148,7 @@ async fn it_serves_until_told_to_stop() {
         );
     }
     for name in
-        ["oddity_memory_bytes{part=\"models\"}", "oddity_build_info{version=", "oddity_in_flight_bytes{"]
+        ["oddity_memory_bytes{part=\"detectors\"}", "oddity_build_info{version=", "oddity_in_flight_bytes{"]
     {
         assert!(metrics.contains(name), "{name}: {metrics}");
     }

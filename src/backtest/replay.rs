@@ -7,8 +7,8 @@ use crate::history::{History, MAX_BODY, WINDOW};
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
 use crate::record::{Body, Record};
 use crate::registry::summary::epoch;
-use crate::rules::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet};
-use crate::time::{Millis, Span};
+use crate::rules::{As, EmitSet, Rule, RuleSet};
+use crate::time::Millis;
 use crate::wire::encode::Encoder;
 use crate::wire::{MetricKind, Sample, Version};
 use bytes::Bytes;
@@ -37,29 +37,11 @@ pub fn default_rules(
         None => Matcher::new(NAME, MatchOp::NotEqual, ""),
     };
     let rule = Rule {
-        name: "backtest".into(),
-        selectors: vec![Selector { matchers: vec![name.map_err(|_| wrong())?] }],
         transforms: transform.into_iter().collect(),
-        params: Default::default(),
-        read: Default::default(),
-        silence: None,
-        ignore: Default::default(),
-        identity_without: Vec::new(),
-        cohort: Vec::new(),
-        emit: EmitSet { score: true, flag: true, bands, detectors: false },
-        emit_when: EmitWhen::Always,
-        labels: Vec::new(),
-        buckets: false,
-        max_series: None,
+        emit: EmitSet { bands, ..EmitSet::default() },
+        ..Rule::new("backtest", vec![Selector { matchers: vec![name.map_err(|_| wrong())?] }])
     };
-    Ok(RuleSet {
-        rules: vec![Arc::new(rule)],
-        identity: Identity::default(),
-        limits: Limits::default(),
-        forget_after: Span::DAY,
-        output_names: OutputNames::Oddity,
-        source: Arc::default(),
-    })
+    Ok(RuleSet { rules: vec![Arc::new(rule)], ..RuleSet::default() })
 }
 
 /// Rules without bands, which cost most of the time and which only result files hold.
@@ -205,7 +187,7 @@ mod tests {
     fn silence_is_the_same_in_long_bodies() {
         let mut rules = default_rules(Some("level"), None, false).expect("valid");
         for rule in &mut rules.rules {
-            Arc::make_mut(rule).silence = Some(crate::rules::Silence { after: Span::MINUTE });
+            Arc::make_mut(rule).silence = Some(crate::rules::Silence { after: crate::time::Span::MINUTE });
         }
         let rules = Arc::new(rules);
         let answers = |series: &[&[(&str, &str)]]| {
@@ -237,7 +219,7 @@ mod tests {
         let all = replay(&history, Arc::new(rules.clone()), 0, false, &|_| ()).expect("replays");
         let mut quiet = without_bands(&rules);
         for rule in &mut quiet.rules {
-            Arc::make_mut(rule).emit_when = EmitWhen::Anomalous;
+            Arc::make_mut(rule).emit_when = crate::rules::EmitWhen::Anomalous;
         }
         let quiet = replay(&history, Arc::new(quiet), 0, false, &|_| ()).expect("replays");
         assert!(bits(&quiet) == bits(&all));

@@ -118,7 +118,7 @@ fn describe(file: &str, config: &Config, matched: Option<&Result<Matched, String
             value["output_series"] = json!(count.outputs);
         }
     }
-    let targets: Vec<&str> = config.remote_write.iter().map(|target| target.name.as_str()).collect();
+    let targets: Vec<&str> = config.remote_write.iter().map(|target| target.http.name.as_str()).collect();
     let mut value = json!({
         "file": file, "valid": true, "problems": [], "notes": list(&config.notes),
         "listen": config.server.listen.to_string(), "targets": targets, "rules": rules,

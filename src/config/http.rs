@@ -2,7 +2,7 @@
 
 pub use crate::outbound::HttpConfig;
 
-use crate::outbound::{Auth, Secret, TlsConfig};
+use crate::outbound::{Auth, Secret, TlsConfig, without_query};
 use crate::rules::yaml::{Map, Node};
 use crate::time::Span;
 use hyper::header::{HeaderName, HeaderValue};
@@ -58,7 +58,7 @@ fn check_url(text: &str) -> Result<String, String> {
     if authority.host().is_empty() {
         return Err(wrong("there is no host"));
     }
-    Ok(text.split(['?', '#']).next().unwrap_or(text).to_string())
+    Ok(without_query(text).to_string())
 }
 
 /// Headers that requests set themselves (as in Prometheus).

@@ -17,10 +17,10 @@ pub(super) fn targets(root: &mut Map<'_>, base: &Path) -> Vec<RemoteWriteConfig>
     let mut targets: Vec<RemoteWriteConfig> = Vec::new();
     for item in items {
         let Some(target) = item.map().and_then(|map| target(map, base)) else { continue };
-        if targets.iter().any(|other| other.name == target.name) {
+        if targets.iter().any(|other| other.http.name == target.http.name) {
             item.error(format!(
                 "there is already a target named {:?}; give each its own `name`",
-                target.name
+                target.http.name
             ));
         }
         targets.push(target);
@@ -54,14 +54,8 @@ fn target(mut map: Map<'_>, base: &Path) -> Option<RemoteWriteConfig> {
     }
     map.refuse("round_robin_dns", "not supported yet; remove it");
     map.finish();
-    let http = http?;
     Some(RemoteWriteConfig {
-        url: http.url,
-        name: http.name,
-        remote_timeout: http.timeout,
-        headers: http.headers,
-        auth: http.auth,
-        tls: http.tls,
+        http: http?,
         write_relabel_configs: steps,
         queue,
         protocol: protocol.unwrap_or_default(),

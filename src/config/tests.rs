@@ -134,9 +134,9 @@ fn the_default_file_works_as_it_is() {
 #[test]
 fn defaults_are_those_of_prometheus() {
     let target = target("");
-    assert_eq!((target.name.as_str(), target.auth), ("http://p:9090/api/v1/write", Auth::None));
-    assert_eq!((target.remote_timeout, target.protocol), (Span::seconds(30), Protocol::Auto));
-    assert_eq!((target.queue, target.tls), (Default::default(), Default::default()));
+    assert_eq!((target.http.name.as_str(), target.http.auth), ("http://p:9090/api/v1/write", Auth::None));
+    assert_eq!((target.http.timeout, target.protocol), (Span::seconds(30), Protocol::Auto));
+    assert_eq!((target.queue, target.http.tls), (Default::default(), Default::default()));
     assert_eq!(parse("").server.listen.to_string(), "127.0.0.1:9898");
     assert_eq!(parse("server: {listen: ':1'}").server.listen.to_string(), "0.0.0.0:1");
     assert_eq!(parse("server: {listen: 'localhost:1'}").server.listen.to_string(), "127.0.0.1:1");
@@ -149,27 +149,27 @@ fn every_way_to_say_who_we_are() {
     let file = Secret::File("etc/secret".into());
     let (basic, bearer) = ("Basic", "Bearer");
     assert_eq!(
-        target("basic_auth: {username: u, password: p}").auth,
+        target("basic_auth: {username: u, password: p}").http.auth,
         Auth::Basic { username: "u".into(), password: Some(inline("p")) }
     );
     assert_eq!(
-        target("basic_auth: {username: u, password_file: secret}").auth,
+        target("basic_auth: {username: u, password_file: secret}").http.auth,
         Auth::Basic { username: "u".into(), password: Some(file.clone()) }
     );
     assert_eq!(
-        target("basic_auth: {username: u}").auth,
+        target("basic_auth: {username: u}").http.auth,
         Auth::Basic { username: "u".into(), password: None }
     );
     assert_eq!(
-        target("authorization: {credentials: c}").auth,
+        target("authorization: {credentials: c}").http.auth,
         Auth::Header { scheme: bearer.into(), credentials: inline("c") }
     );
     assert_eq!(
-        target("authorization: {type: Token, credentials_file: secret}").auth,
+        target("authorization: {type: Token, credentials_file: secret}").http.auth,
         Auth::Header { scheme: "Token".into(), credentials: file.clone() }
     );
     assert_eq!(
-        target("oauth2: {client_id: i, client_secret_file: secret, token_url: 'https://t/x', scopes: [a, b], endpoint_params: {audience: z}}").auth,
+        target("oauth2: {client_id: i, client_secret_file: secret, token_url: 'https://t/x', scopes: [a, b], endpoint_params: {audience: z}}").http.auth,
         Auth::OAuth2 {
             client_id: "i".into(),
             client_secret: file,
@@ -212,7 +212,8 @@ fn every_way_to_say_who_we_are() {
 
 #[test]
 fn files_are_found_beside_the_configuration() {
-    let tls = target("tls_config: {ca_file: ca.pem, cert_file: /c.pem, key_file: k.pem, server_name: s}").tls;
+    let tls =
+        target("tls_config: {ca_file: ca.pem, cert_file: /c.pem, key_file: k.pem, server_name: s}").http.tls;
     assert_eq!(tls.ca_file, Some("etc/ca.pem".into()));
     assert_eq!((tls.cert_file, tls.key_file), (Some("/c.pem".into()), Some("etc/k.pem".into())));
 }

@@ -251,21 +251,18 @@ impl Model {
             }
             evidence[Detector::Rarity as usize] = rare.slow;
         }
-        if has(Detector::ZScore) {
-            let nats = self.zscore.nats(z.zscore);
+        let mut distance = |detector: Detector, nats: f64| {
             young = young.min(nats);
             if !has(Detector::Rarity) {
                 add(nats);
             }
-            evidence[Detector::ZScore as usize] = nats as f32;
+            evidence[detector as usize] = nats as f32;
+        };
+        if has(Detector::ZScore) {
+            distance(Detector::ZScore, self.zscore.nats(z.zscore));
         }
         if has(Detector::Ewma) {
-            let nats = self.ewma.nats(z.ewma);
-            young = young.min(nats);
-            if !has(Detector::Rarity) {
-                add(nats);
-            }
-            evidence[Detector::Ewma as usize] = nats as f32;
+            distance(Detector::Ewma, self.ewma.nats(z.ewma));
         }
         if has(Detector::HoltWinters) {
             let nats = self.holt.nats(z.holt);

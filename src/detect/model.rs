@@ -429,6 +429,14 @@ impl Model {
         numbers.into_iter().fold(self.last_at.0 as u64, |near, number| near ^ number.to_bits())
     }
 
+    /// Ledgers in it: of the fused evidence, of the plain distance and of shifts.
+    pub const LEDGERS: usize = 3;
+
+    /// Of [`Model::heap_bytes`], those of the sliding window.
+    pub fn window_bytes(&self) -> usize {
+        self.zscore.heap_bytes()
+    }
+
     /// Bytes this model holds on the heap, beside its own size.
     pub fn heap_bytes(&self) -> usize {
         self.zscore.heap_bytes()

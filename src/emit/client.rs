@@ -1,9 +1,8 @@
 //! One target's HTTP client.
 
 use super::backoff;
-use super::config::RemoteWriteConfig;
 use super::request::Body;
-use crate::outbound::{HttpConfig, OutboundError, Peer, SendError};
+use crate::outbound::{self, HttpConfig, OutboundError, Peer, SendError};
 use crate::wire::Version;
 use http_body_util::{BodyExt, Limited};
 use hyper::Response;
@@ -15,7 +14,6 @@ const V1: &str = "application/x-protobuf";
 /// Without a space: Prometheus takes `; proto=` for 1.0 and loses the data.
 const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
 const MAX_ANSWER: usize = 64 << 10;
-const MAX_MESSAGE: usize = 300;
 const WRITTEN: [&str; 3] = [
     "x-prometheus-remote-write-samples-written",
     "x-prometheus-remote-write-histograms-written",
@@ -45,16 +43,8 @@ impl Client {
     ///
     /// # Errors
     /// A URL, a header or TLS files that cannot be used.
-    pub fn new(config: &RemoteWriteConfig) -> Result<Client, OutboundError> {
-        let peer = Peer::new(&HttpConfig {
-            url: config.url.clone(),
-            name: config.name.clone(),
-            timeout: config.remote_timeout,
-            headers: config.headers.clone(),
-            auth: config.auth.clone(),
-            tls: config.tls.clone(),
-        })?;
-        Ok(Client { peer })
+    pub fn new(config: &HttpConfig) -> Result<Client, OutboundError> {
+        Ok(Client { peer: Peer::new(config)? })
     }
 
     /// Sends a body; `attempt` is 0 for the first time.
@@ -65,7 +55,7 @@ impl Client {
         let timeout = self.peer.timeout();
         match tokio::time::timeout(timeout, self.exchange(body, attempt)).await {
             Ok(answer) => answer,
-            Err(_) => Err(SendError(format!("no answer within {timeout:?}"))),
+            Err(_) => Err(SendError::Failed(format!("no answer within {timeout:?}"))),
         }
     }
 
@@ -101,8 +91,7 @@ async fn read(response: Response<Incoming>) -> Answer {
     if !head.status.is_success()
         && let Ok(body) = body
     {
-        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-        message = text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_MESSAGE).collect();
+        message = outbound::excerpt(&body.to_bytes());
     }
     Answer { status: head.status.as_u16(), written, retry_after, message }
 }

@@ -1,11 +1,9 @@
 //! What `remote_write:` configures, with Prometheus's names and defaults.
 
-pub use crate::outbound::{Auth, Secret, TlsConfig};
+pub use crate::outbound::{Auth, HttpConfig, Secret, TlsConfig};
 
-use crate::outbound::{names, without_query};
 use crate::time::Span;
 use regex::Regex;
-use std::fmt;
 
 /// Relabelling action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,20 +96,10 @@ pub enum Protocol {
 }
 
 /// One target.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RemoteWriteConfig {
-    /// Where to; `http` or `https`.
-    pub url: String,
-    /// The `target` label of its metrics; default: the URL without user, password and query.
-    pub name: String,
-    /// Timeout of one request. Default 30 s.
-    pub remote_timeout: Span,
-    /// More headers.
-    pub headers: Vec<(String, String)>,
-    /// Who we are.
-    pub auth: Auth,
-    /// TLS.
-    pub tls: TlsConfig,
+    /// Where to, and who we are. The name is the `target` label of its metrics.
+    pub http: HttpConfig,
     /// Relabelling of outputs on their way out.
     pub write_relabel_configs: Vec<RelabelConfig>,
     /// The queue.
@@ -120,30 +108,14 @@ pub struct RemoteWriteConfig {
     pub protocol: Protocol,
 }
 
-impl fmt::Debug for RemoteWriteConfig {
-    /// Without what may be secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RemoteWriteConfig {
-            url,
-            name,
-            remote_timeout,
-            headers,
-            auth,
-            tls,
-            write_relabel_configs,
-            queue,
-            protocol,
-        } = self;
-        f.debug_struct("RemoteWriteConfig")
-            .field("url", &without_query(url))
-            .field("name", name)
-            .field("remote_timeout", remote_timeout)
-            .field("headers", &names(headers))
-            .field("auth", auth)
-            .field("tls", tls)
-            .field("write_relabel_configs", write_relabel_configs)
-            .field("queue", queue)
-            .field("protocol", protocol)
-            .finish()
+impl RemoteWriteConfig {
+    /// A target with everything else by default.
+    pub fn new(http: HttpConfig) -> RemoteWriteConfig {
+        RemoteWriteConfig {
+            http,
+            write_relabel_configs: Vec::new(),
+            queue: QueueConfig::default(),
+            protocol: Protocol::default(),
+        }
     }
 }

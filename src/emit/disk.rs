@@ -12,17 +12,17 @@ mod stored;
 
 pub use acks::Acks;
 pub use look::{QueueFile, queues};
-pub use open::{OpenError, remove_foreign};
+pub use open::remove_foreign;
 pub use stored::Stored;
 
-use crate::state::Fsync;
+use crate::state::{Fsync, sync_folder};
 use crate::time::Millis;
 use format::Broken;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -397,12 +397,4 @@ impl Disk {
         );
         None
     }
-}
-
-/// Makes a new file's name durable.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }

@@ -130,22 +130,27 @@ impl Mock {
 
     /// A configuration that writes here, with short waits.
     pub fn config(&self) -> RemoteWriteConfig {
-        RemoteWriteConfig {
-            url: format!("http://{}/api/v1/write", self.address),
+        let url = format!("http://{}/api/v1/write", self.address);
+        let http = HttpConfig {
             name: self.address.to_string(),
-            remote_timeout: crate::time::Span::seconds(20),
-            headers: Vec::new(),
-            auth: Auth::None,
-            tls: TlsConfig::default(),
-            write_relabel_configs: Vec::new(),
+            ..HttpConfig::plain(url, crate::time::Span::seconds(20))
+        };
+        RemoteWriteConfig {
             queue: QueueConfig {
                 batch_send_deadline: crate::time::Span(5),
                 min_backoff: crate::time::Span(1),
                 max_backoff: crate::time::Span(5),
                 ..QueueConfig::default()
             },
-            protocol: Protocol::Auto,
+            ..RemoteWriteConfig::new(http)
         }
+    }
+
+    /// The same, with another name, credentials and so on.
+    pub fn config_with(&self, change: impl FnOnce(&mut HttpConfig)) -> RemoteWriteConfig {
+        let mut config = self.config();
+        change(&mut config.http);
+        config
     }
 
     pub fn requests(&self) -> Vec<Received> {

@@ -59,33 +59,17 @@ impl What {
 
     /// The name it is written under.
     pub(super) fn name(self, names: OutputNames) -> &'static str {
-        let vm = names == OutputNames::VmAnomaly;
-        match self {
-            What::Score => own::SCORE,
-            What::Flag => own::FLAG,
-            What::Value => own::VM_VALUE,
-            What::Expected => {
-                if vm {
-                    own::VM_EXPECTED
-                } else {
-                    own::EXPECTED
-                }
-            }
-            What::Lower => {
-                if vm {
-                    own::VM_LOWER
-                } else {
-                    own::LOWER
-                }
-            }
-            What::Upper => {
-                if vm {
-                    own::VM_UPPER
-                } else {
-                    own::UPPER
-                }
-            }
-            What::Detector(_) => own::DETECTOR_SCORE,
+        match (self, names) {
+            (What::Score, _) => own::SCORE,
+            (What::Flag, _) => own::FLAG,
+            (What::Value, _) => own::VM_VALUE,
+            (What::Expected, OutputNames::Oddity) => own::EXPECTED,
+            (What::Expected, OutputNames::VmAnomaly) => own::VM_EXPECTED,
+            (What::Lower, OutputNames::Oddity) => own::LOWER,
+            (What::Lower, OutputNames::VmAnomaly) => own::VM_LOWER,
+            (What::Upper, OutputNames::Oddity) => own::UPPER,
+            (What::Upper, OutputNames::VmAnomaly) => own::VM_UPPER,
+            (What::Detector(_), _) => own::DETECTOR_SCORE,
         }
     }
 }
@@ -271,29 +255,19 @@ fn recycle<'b>(mut used: Vec<(&str, &str)>) -> Vec<(&'b str, &'b str)> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::detect::{Band, DetectorSet, ModelParams, ReadOut};
+    use crate::detect::{Band, DetectorSet, ModelParams};
     use crate::engine::Detail;
     use crate::labels::Labels;
-    use crate::rules::{EmitSet, EmitWhen, RuleSet};
+    use crate::rules::{EmitSet, RuleSet};
     use crate::time::Millis;
     use std::sync::Arc;
 
     pub(in crate::emit) fn rule(emit: EmitSet, labels: &[(&str, &str)]) -> Rule {
         Rule {
-            name: "node".into(),
-            selectors: Vec::new(),
-            transforms: Vec::new(),
             params: ModelParams { detectors: DetectorSet(0b0011), ..ModelParams::default() },
-            read: ReadOut::default(),
-            silence: None,
-            ignore: Default::default(),
-            identity_without: Vec::new(),
-            cohort: Vec::new(),
             emit,
-            emit_when: EmitWhen::Always,
             labels: labels.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
-            buckets: false,
-            max_series: None,
+            ..Rule::new("node", Vec::new())
         }
     }
 

@@ -1,5 +1,6 @@
 //! The sender of one shard: one request at a time, so that each series keeps its order.
 
+use super::advice::Failure;
 use super::backoff::Backoff;
 use super::clock;
 use super::metrics::{Dropped, Rejected};
@@ -135,8 +136,8 @@ async fn send(
         let answer = target.client.send(&body, backoff.attempts).await;
         let now = Instant::now();
         target.metrics.request(answer.as_ref().ok().map(|answer| answer.status));
-        let (why, after, misconfigured) = match answer {
-            Err(error) => (error.0, None, false),
+        let (failure, after) = match answer {
+            Err(error) => (Failure::unanswered(&error), None),
             Ok(answer) => {
                 let sent = Sent {
                     version: body.version,
@@ -168,16 +169,16 @@ async fn send(
                         target.answered(now);
                         return Ok(End::Split { why, status: answer.status, message: answer.message });
                     }
-                    Verdict::Retry { after, misconfigured } => {
+                    Verdict::Retry { after } => {
                         if answer.status == 415 && target.auto() {
                             target.distrust_v1();
                         }
-                        (format!("HTTP status {} {}", answer.status, answer.message), after, misconfigured)
+                        (Failure::answered(answer.status, &answer.message), after)
                     }
                 }
             }
         };
-        target.failed(&why, misconfigured, now);
+        target.failed(&failure, now);
         tokio::time::sleep(backoff.wait(after)).await;
         let now = Instant::now();
         if clock::now().since(outputs.queued()) > queue.sample_age_limit.0 {

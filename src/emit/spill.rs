@@ -1,7 +1,7 @@
 //! What of a target's queue goes to its disk, and comes back from it.
 
 use super::clock;
-use super::disk::format::{self, Entry};
+use super::disk::format::{self, Entry, Extent};
 use super::disk::{BlockRef, NewBlock, Stored};
 use super::metrics::Dropped;
 use super::queue::Item;
@@ -9,7 +9,6 @@ use super::request::Encoding;
 use super::target::Target;
 use crate::state::Fsync;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -189,18 +188,9 @@ pub(super) fn blocks(
             samples: item.samples as u32,
         };
         let entries: Vec<Entry> = these.iter().map(entry).collect();
-        let mut partitions: BTreeMap<u16, u64> = BTreeMap::new();
-        for entry in &entries {
-            let last = partitions.entry(entry.partition).or_default();
-            *last = (*last).max(entry.sequence);
-        }
-        let queued = || these.iter().map(|item| item.queued);
-        blocks.push(NewBlock {
-            bytes: format::block(&entries, encoding.message(these))?,
-            samples: these.iter().map(|item| item.samples).sum(),
-            queued: (queued().min().unwrap_or_default(), queued().max().unwrap_or_default()),
-            partitions: partitions.into_iter().collect(),
-        });
+        let bytes = format::block(&entries, encoding.message(these))?;
+        let Extent { samples, queued, partitions } = Extent::of(entries.iter());
+        blocks.push(NewBlock { bytes, samples, queued, partitions });
     }
     Ok(blocks)
 }

@@ -1,6 +1,7 @@
 //! One target: its queue, its client, and what is known of the receiver.
 
 use super::EmitError;
+use super::advice::{self, Failure};
 use super::client::Client;
 use super::clock;
 use super::config::{Protocol, RemoteWriteConfig};
@@ -11,6 +12,7 @@ use super::queue::{Bounds, Shard};
 use super::relabel::Relabel;
 use super::sender;
 use crate::engine::OutputBatch;
+use crate::outbound::shown;
 use crate::time::{Millis, Span};
 use crate::wire::Version;
 use crossbeam_channel::Sender;
@@ -35,10 +37,35 @@ struct Receiver {
     v1_until: Option<Instant>,
     /// The fall-back has been logged.
     fell_back: bool,
-    /// Since when requests fail.
-    down_since: Option<Instant>,
+    /// Requests fail.
+    down: Option<Down>,
     /// Last log line about refused samples, and how many came since.
     refused: (Option<Instant>, usize),
+}
+
+/// What is known of a receiver that is away.
+#[derive(Clone, Copy, Debug)]
+struct Down {
+    since: Instant,
+    /// When it was logged last, and the status (`None`: no answer) then.
+    logged: (Instant, Option<u16>),
+}
+
+impl Receiver {
+    /// Notes a failure. Says whether to log it: the first one, and others where another answer comes,
+    /// as when a target runs again that does not take remote write.
+    fn fails(&mut self, status: Option<u16>, now: Instant) -> bool {
+        let logged = (now, status);
+        let Some(down) = &mut self.down else {
+            self.down = Some(Down { since: now, logged });
+            return true;
+        };
+        let new = down.logged.1 != status && now.duration_since(down.logged.0) >= LOG_EVERY;
+        if new {
+            down.logged = logged;
+        }
+        new
+    }
 }
 
 /// A target.
@@ -69,8 +96,8 @@ impl Target {
     /// # Errors
     /// A configuration that cannot work.
     pub fn new(config: RemoteWriteConfig, disk: Option<Arc<Disk>>) -> Result<Target, EmitError> {
-        let named = |error| EmitError::Target { target: config.name.clone(), error: Box::new(error) };
-        let client = Client::new(&config).map_err(|error| named(error.into()))?;
+        let named = |error| EmitError::Target { target: config.http.name.clone(), error: Box::new(error) };
+        let client = Client::new(&config.http).map_err(|error| named(error.into()))?;
         let relabel = Relabel::new(&config.write_relabel_configs).map_err(named)?;
         // More shards than partitions would idle.
         let shards = config.queue.max_shards.clamp(1, 256);
@@ -150,7 +177,7 @@ impl Target {
 
     /// Whether it is away, and what waits for it is kept on disk.
     pub fn waits_safely(&self) -> bool {
-        self.disk.is_some() && self.receiver.lock().down_since.is_some()
+        self.disk.is_some() && self.receiver.lock().down.is_some()
     }
 
     /// Ends the senders and hands everything pending to a successor, if there is one. Nobody may be
@@ -211,7 +238,7 @@ impl Target {
         receiver.v1_until = Some(now + PROBE_EVERY);
         if !std::mem::replace(&mut receiver.fell_back, true) {
             tracing::info!(
-                target_name = self.config.name,
+                target_name = self.config.http.name,
                 status,
                 "the target does not take remote write 2.0; sending 1.0, and trying 2.0 again every hour"
             );
@@ -232,31 +259,29 @@ impl Target {
         receiver.confirmed = true;
         receiver.v1_until = None;
         if std::mem::take(&mut receiver.fell_back) {
-            tracing::info!(target_name = self.config.name, "the target now takes remote write 2.0");
+            tracing::info!(target_name = self.config.http.name, "the target now takes remote write 2.0");
         }
     }
 
     /// A request was answered for good, one way or the other.
     pub fn answered(&self, now: Instant) {
-        if let Some(since) = self.receiver.lock().down_since.take() {
-            let seconds = now.duration_since(since).as_secs();
-            tracing::info!(target_name = self.config.name, seconds, "the target takes samples again");
+        if let Some(down) = self.receiver.lock().down.take() {
+            let seconds = now.duration_since(down.since).as_secs();
+            tracing::info!(target_name = self.config.http.name, seconds, "the target takes samples again");
         }
     }
 
     /// A request failed and will be tried again.
-    pub fn failed(&self, why: &str, misconfigured: bool, now: Instant) {
-        let mut receiver = self.receiver.lock();
-        if receiver.down_since.is_some() {
+    pub fn failed(&self, failure: &Failure, now: Instant) {
+        if !self.receiver.lock().fails(failure.status, now) {
             return;
         }
-        receiver.down_since = Some(now);
-        let hint = if misconfigured { "; is the configuration right?" } else { "" };
         let pending = self.metrics.pending.load(Relaxed);
         tracing::warn!(
-            target_name = self.config.name,
+            target_name = self.config.http.name,
+            url = shown(&self.config.http.url),
             pending,
-            "the target does not take samples, retrying: {why}{hint}"
+            "the target does not take samples, retrying: {failure}"
         );
     }
 
@@ -270,13 +295,11 @@ impl Target {
         }
         let samples = std::mem::take(&mut receiver.refused.1);
         receiver.refused.0 = Some(now);
-        let hint = match why {
-            Rejected::Redirect => " (redirects are not followed: configure the final URL)",
-            Rejected::Unconfirmed => " (it did not say what it wrote: does it speak remote write 2.0?)",
-            _ => "",
-        };
+        let advice = advice::refusal(why, status, message);
+        let hint = advice.map_or(String::new(), |advice| format!(" ({advice})"));
         tracing::warn!(
-            target_name = self.config.name,
+            target_name = self.config.http.name,
+            url = shown(&self.config.http.url),
             samples,
             status,
             message,
@@ -293,12 +316,12 @@ impl Target {
     pub fn snapshot(&self, now: Instant) -> TargetSnapshot {
         let oldest = self.shards.iter().filter_map(Shard::oldest).min();
         TargetSnapshot {
-            target: self.config.name.clone(),
+            target: self.config.http.name.clone(),
             oldest_pending: Span(oldest.map_or(0, |at| clock::now().since(at).max(0))),
             disk_bytes: self.disk.as_ref().map_or(0, |disk| disk.bytes()),
             disk_failing: self.disk.as_ref().is_some_and(|disk| disk.failing.load(Relaxed)),
             protocol: self.protocol(now),
-            down: self.receiver.lock().down_since.is_some(),
+            down: self.receiver.lock().down.is_some(),
             ..self.metrics.snapshot()
         }
     }
@@ -310,11 +333,7 @@ impl Target {
             // Regex has no equality; its text has, and Debug shows all of it.
             config.write_relabel_configs.iter().map(|step| format!("{step:?}")).collect()
         };
-        have.url == other.url
-            && have.remote_timeout == other.remote_timeout
-            && have.headers == other.headers
-            && have.auth == other.auth
-            && have.tls == other.tls
+        have.http == other.http
             && have.queue == other.queue
             && have.protocol == other.protocol
             && relabel(have) == relabel(other)
@@ -323,21 +342,16 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Auth, QueueConfig, Secret, TlsConfig};
+    use super::super::config::{Auth, HttpConfig, Secret};
     use super::*;
 
     fn config(protocol: Protocol) -> RemoteWriteConfig {
-        RemoteWriteConfig {
-            url: "http://localhost/".into(),
-            name: "here".into(),
-            remote_timeout: Span::SECOND,
-            headers: Vec::new(),
-            auth: Auth::None,
-            tls: TlsConfig::default(),
-            write_relabel_configs: Vec::new(),
-            queue: QueueConfig::default(),
-            protocol,
-        }
+        let http = HttpConfig::plain("http://localhost/", Span::SECOND);
+        RemoteWriteConfig { protocol, ..RemoteWriteConfig::new(http) }
+    }
+
+    fn to(http: HttpConfig) -> RemoteWriteConfig {
+        RemoteWriteConfig { http, ..config(Protocol::Auto) }
     }
 
     #[test]
@@ -370,12 +384,25 @@ mod tests {
     fn down_is_from_the_first_failure_to_the_next_answer() {
         let target = Target::new(config(Protocol::Auto), None).expect("valid");
         let now = Instant::now();
-        target.failed("status 503", false, now);
-        target.failed("status 503", false, now + PROBE_EVERY);
-        assert_eq!(target.receiver.lock().down_since, Some(now));
+        let failure = Failure::answered(503, "");
+        target.failed(&failure, now);
+        target.failed(&failure, now + PROBE_EVERY);
+        assert_eq!(target.receiver.lock().down.map(|down| down.since), Some(now));
         assert!(target.snapshot(now).down);
         target.answered(now);
         assert!(!target.snapshot(now).down);
+    }
+
+    #[test]
+    fn a_failure_is_logged_once_and_another_one_after_a_while() {
+        let mut receiver = Receiver::default();
+        let now = Instant::now();
+        let logged: Vec<bool> =
+            [(0, None), (1, None), (2, Some(404)), (60, None), (61, Some(404)), (62, None)]
+                .into_iter()
+                .map(|(seconds, status)| receiver.fails(status, now + Duration::from_secs(seconds)))
+                .collect();
+        assert_eq!(logged, [true, false, false, false, true, false]);
     }
 
     #[test]
@@ -386,9 +413,9 @@ mod tests {
         let auth = Auth::Header { scheme: "Bearer".into(), credentials: Secret::Inline("a".into()) };
         for other in [
             config(Protocol::V1),
-            RemoteWriteConfig { url: "http://localhost/x".into(), ..have.clone() },
-            RemoteWriteConfig { headers: vec![("a".into(), "b".into())], ..have.clone() },
-            RemoteWriteConfig { auth, ..have.clone() },
+            to(HttpConfig { url: "http://localhost/x".into(), ..have.http.clone() }),
+            to(HttpConfig { headers: vec![("a".into(), "b".into())], ..have.http.clone() }),
+            to(HttpConfig { auth, ..have.http.clone() }),
         ] {
             assert!(!target.same(&other), "{other:?}");
         }
@@ -396,9 +423,8 @@ mod tests {
 
     #[test]
     fn errors_do_not_show_the_password() {
-        let url = "gopher://me:hunter2@host/".to_string();
-        let error =
-            Target::new(RemoteWriteConfig { url, ..config(Protocol::Auto) }, None).err().expect("refused");
+        let http = HttpConfig::plain("gopher://me:hunter2@host/", Span::SECOND);
+        let error = Target::new(to(http), None).err().expect("refused");
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 }

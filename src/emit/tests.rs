@@ -257,7 +257,7 @@ async fn a_slow_target_does_not_hold_up_the_other() {
     assert_eq!((figures.accepted, figures.pending_samples), (0, 50));
     assert!(figures.pending_bytes > 0);
     let left = emitter.shutdown(Duration::from_millis(20)).await;
-    assert_eq!(left, [Undelivered { target: slow.config().name, samples: 50, kept: false }]);
+    assert_eq!(left, [Undelivered { target: slow.config().http.name, samples: 50, kept: false }]);
 }
 
 #[tokio::test]
@@ -322,21 +322,21 @@ async fn shutdown_sends_what_is_queued() {
 async fn a_reload_keeps_what_is_pending_and_refuses_what_cannot_work() {
     let down = Mock::new(|_, _| reply(503)).await;
     let up = Mock::new(|_, got| accept(got)).await;
-    let mut config = RemoteWriteConfig { name: "prometheus".into(), ..down.config() };
+    let mut config = down.config_with(|http| http.name = "prometheus".into());
     let emitter = started(vec![config.clone()]);
     for sequence in 0..20 {
         emitter.take(&batch((sequence % 3) as u16, sequence, &[("a", sequence as i64)]));
     }
     until(|| one(&emitter).retries > 0).await;
 
-    let broken = RemoteWriteConfig { url: "nowhere".into(), ..config.clone() };
+    let broken = down.config_with(|http| (http.name, http.url) = ("prometheus".into(), "nowhere".into()));
     assert!(emitter.reload(vec![broken]).is_err());
     assert!(emitter.reload(vec![config.clone(), config.clone()]).is_err());
     emitter.reload(vec![config.clone()]).expect("unchanged");
     assert_eq!(one(&emitter).pending_samples, 20);
 
     // Somebody mends the URL, and has fewer shards.
-    (config.url, config.queue.max_shards) = (up.config().url, 1);
+    (config.http.url, config.queue.max_shards) = (up.config().http.url, 1);
     emitter.reload(vec![config]).expect("valid");
     drained(&emitter).await;
     assert_eq!(one(&emitter).accepted, 20);
@@ -382,7 +382,7 @@ async fn who_we_are() {
     for (auth, expected) in [(basic, "Basic bWU6cGFzcw=="), (header, "Bearer from-file")] {
         let mock = Mock::new(|_, got| accept(got)).await;
         let headers = vec![("X-Scope-OrgID".to_string(), "tenant".to_string())];
-        let emitter = started(vec![RemoteWriteConfig { auth, headers, ..mock.config() }]);
+        let emitter = started(vec![mock.config_with(|http| (http.auth, http.headers) = (auth, headers))]);
         emitter.take(&batch(0, 1, &[("a", 1)]));
         drained(&emitter).await;
         let request = mock.requests().remove(0);
@@ -391,14 +391,14 @@ async fn who_we_are() {
     }
     // In the URL, as Prometheus takes it; and a secret changes without a restart.
     let mock = Mock::new(|_, got| accept(got)).await;
-    let url = mock.config().url.replace("http://", "http://me:pass@");
-    let emitter = started(vec![RemoteWriteConfig { url, ..mock.config() }]);
+    let url = mock.config().http.url.replace("http://", "http://me:pass@");
+    let emitter = started(vec![mock.config_with(|http| http.url = url)]);
     emitter.take(&batch(0, 1, &[("a", 1)]));
     drained(&emitter).await;
     assert_eq!(mock.requests().remove(0).headers["authorization"], "Basic bWU6cGFzcw==");
 
     let headers = vec![("Content-Type".to_string(), "text/plain".to_string())];
-    assert!(Emitter::new(vec![RemoteWriteConfig { headers, ..mock.config() }], None).is_err());
+    assert!(Emitter::new(vec![mock.config_with(|http| http.headers = headers)], None).is_err());
 }
 
 #[tokio::test]
@@ -417,7 +417,7 @@ async fn an_oauth2_token_is_kept_and_renewed_when_refused() {
         scopes: vec!["write".into(), "read".into()],
         endpoint_params: vec![("audience".into(), "a&b".into())],
     };
-    let emitter = started(vec![RemoteWriteConfig { auth, ..mock.config() }]);
+    let emitter = started(vec![mock.config_with(|http| http.auth = auth)]);
     for sequence in 0..3 {
         emitter.take(&batch(0, sequence, &[("a", sequence as i64)]));
         drained(&emitter).await;
@@ -480,8 +480,8 @@ async fn tls_trusts_the_ca_file_and_nothing_else() {
     let unverified = TlsConfig { ca_file: None, insecure_skip_verify: true, ..wrong_name.clone() };
     let no_client = TlsConfig { cert_file: None, key_file: None, ..good.clone() };
     for (tls, works) in [(good.clone(), true), (wrong_name, false), (unverified, true), (no_client, false)] {
-        let url = mock.config().url.replace("http://", "https://");
-        let emitter = started(vec![RemoteWriteConfig { url, tls: tls.clone(), ..mock.config() }]);
+        let url = mock.config().http.url.replace("http://", "https://");
+        let emitter = started(vec![mock.config_with(|http| (http.url, http.tls) = (url, tls.clone()))]);
         emitter.take(&batch(0, 1, &[("a", 1)]));
         if works {
             drained(&emitter).await;
@@ -493,5 +493,5 @@ async fn tls_trusts_the_ca_file_and_nothing_else() {
         emitter.shutdown(Duration::ZERO).await;
     }
     let half = TlsConfig { key_file: None, ..good };
-    assert!(Emitter::new(vec![RemoteWriteConfig { tls: half, ..mock.config() }], None).is_err());
+    assert!(Emitter::new(vec![mock.config_with(|http| http.tls = half)], None).is_err());
 }

@@ -23,8 +23,6 @@ pub enum Verdict {
     Retry {
         /// What the receiver asked for.
         after: Option<Duration>,
-        /// Somebody has to change the configuration, here or there.
-        misconfigured: bool,
     },
 }
 
@@ -71,8 +69,7 @@ pub fn judge(answer: &Answer, sent: Sent) -> Verdict {
             _ => Verdict::Split(Rejected::BadRequest),
         },
         413 => Verdict::Split(Rejected::TooLarge),
-        401 | 403 | 404 | 415 => Verdict::Retry { after: answer.retry_after, misconfigured: true },
-        408 | 429 | 500..=u16::MAX => Verdict::Retry { after: answer.retry_after, misconfigured: false },
+        401 | 403 | 404 | 415 | 408 | 429 | 500..=u16::MAX => Verdict::Retry { after: answer.retry_after },
         _ => all(Rejected::Status),
     }
 }
@@ -90,7 +87,7 @@ mod tests {
     fn every_answer_has_its_meaning() {
         use Version::{V1, V2};
         let done = |accepted, rejected| Verdict::Done { accepted, rejected };
-        let retry = |misconfigured| Verdict::Retry { after: None, misconfigured };
+        let retry = Verdict::Retry { after: None };
         for (status, version, written, auto, confirmed, expected) in [
             (204, V1, None, true, false, done(10, None)),
             (202, V1, None, true, false, done(10, None)),
@@ -100,8 +97,8 @@ mod tests {
             (204, V2, None, true, true, Verdict::FallBack),
             (204, V2, None, false, false, done(0, Some((Rejected::Unconfirmed, 10)))),
             (415, V2, None, true, true, Verdict::FallBack),
-            (415, V2, None, false, false, retry(true)),
-            (415, V1, None, true, false, retry(true)),
+            (415, V2, None, false, false, retry.clone()),
+            (415, V1, None, true, false, retry.clone()),
             (400, V2, None, true, false, Verdict::FallBack),
             (400, V2, None, true, true, Verdict::Split(Rejected::BadRequest)),
             (400, V2, Some(9), true, true, done(9, Some((Rejected::NotWritten, 1)))),
@@ -110,11 +107,11 @@ mod tests {
             (413, V1, None, true, false, Verdict::Split(Rejected::TooLarge)),
             (308, V1, None, true, false, done(0, Some((Rejected::Redirect, 10)))),
             (409, V1, None, true, false, done(0, Some((Rejected::Status, 10)))),
-            (401, V1, None, true, false, retry(true)),
-            (429, V1, None, true, false, retry(false)),
-            (408, V2, None, true, false, retry(false)),
-            (503, V2, None, true, false, retry(false)),
-            (529, V2, None, true, false, retry(false)),
+            (401, V1, None, true, false, retry.clone()),
+            (429, V1, None, true, false, retry.clone()),
+            (408, V2, None, true, false, retry.clone()),
+            (503, V2, None, true, false, retry.clone()),
+            (529, V2, None, true, false, retry.clone()),
         ] {
             assert_eq!(judged(status, version, written, auto, confirmed), expected, "{status} {version:?}");
         }

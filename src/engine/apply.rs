@@ -151,8 +151,7 @@ impl Work<'_> {
             None => {
                 let batch = &self.body.batch;
                 let rules = &self.context.rules;
-                let again = || self.identifier.labels_again(batch, head.at as usize, self.bytes, rules);
-                let labels = self.body.fresh.get(head.fresh as usize).cloned().or_else(again)?;
+                let labels = self.identifier.labels(batch, head.at as usize, self.bytes, rules)?;
                 let chosen = select(rules, &labels);
                 let rule = chosen.and_then(|at| rules.rules.get(usize::from(at))).map(|rule| &**rule);
                 if self.kept.fetch_add(1, Relaxed) >= rules.limits.max_series {

@@ -23,8 +23,6 @@ pub struct Head {
     pub at: u32,
     /// Slot hint.
     pub slot: u32,
-    /// Its place in [`Prepared::fresh`] where it was not known by its alias; `u32::MAX` otherwise.
-    pub fresh: u32,
     /// Its source group.
     pub group: u16,
     /// Its HA pair member.
@@ -52,8 +50,6 @@ pub struct Prepared {
     pub order: Vec<u32>,
     /// Where each partition begins in `order`; one more at the end.
     pub starts: Vec<u32>,
-    /// Labels of series not known by their alias.
-    pub fresh: Vec<Labels>,
     /// Types of metric families.
     pub families: Vec<(String, MetricKind)>,
     /// Newest sample of each source group.
@@ -187,7 +183,6 @@ impl Identifier {
         let series = &batch.series[at];
         let floats = u64::from(series.samples.1 - series.samples.0);
         let histograms = u64::from(series.histograms.1 - series.histograms.0);
-        let mut fresh = u32::MAX;
         let malformed = |work: &mut Prepared, why: String| {
             *work.defects.entry(why).or_default() += 1;
             work.malformed[0] += floats;
@@ -206,13 +201,9 @@ impl Identifier {
             known => known,
         };
         let known = known.unwrap_or_else(|| {
-            let (known, labels) = self.first_sight(batch, at, body, work.generation, rules);
-            if let Some(labels) = labels {
-                fresh = work.fresh.len() as u32;
-                work.fresh.push(labels);
-            }
+            let known = self.first_sight(batch, at, body, work.generation, rules);
             // A series' alias is written once it has its slot; the rest is known now.
-            if fresh == u32::MAX {
+            if !matches!(known, Known::Series { .. }) {
                 work.learnt.push(Alias { key: series.alias, known });
             }
             known
@@ -236,47 +227,39 @@ impl Identifier {
                 }
                 let at = at as u32;
                 let alias = series.alias;
-                work.heads.push(Head { id, alias, at, slot, fresh, group, replica, partition, up });
+                work.heads.push(Head { id, alias, at, slot, group, replica, partition, up });
             }
         }
     }
 
-    /// Parses a label set, selects its rule, and says what it is; its shared labels where it is a
-    /// series that a rule takes.
-    fn first_sight(
-        &self,
-        batch: &Batch,
-        at: usize,
-        body: &[u8],
-        generation: u32,
-        rules: &RuleSet,
-    ) -> (Known, Option<Labels>) {
+    /// Parses a label set, selects its rule, and says what it is. Its labels are not shared as yet: after a
+    /// restart most series are there already, and only their aliases are not.
+    fn first_sight(&self, batch: &Batch, at: usize, body: &[u8], generation: u32, rules: &RuleSet) -> Known {
         let mut labels = Vec::with_capacity(32);
         if let Err(error) = read(batch, at, body, rules, &mut labels) {
-            return (Known::Malformed(error), None);
+            return Known::Malformed(error);
         }
         if own::is_own(&labels) {
-            return (Known::Own, None);
+            return Known::Own;
         }
         let up = value_of(&labels, NAME) == Some("up");
         if rules.select(|name| value_of(&labels, name)).is_none() {
             self.note_unmatched(value_of(&labels, NAME).unwrap_or_default());
             if up && rules.silence_keep().is_some() {
                 let (group, replica) = self.source(&labels, &rules.identity);
-                return (Known::Up { generation, group, replica }, None);
+                return Known::Up { generation, group, replica };
             }
-            return (Known::Unmatched(generation), None);
+            return Known::Unmatched(generation);
         }
         let (group, replica) = self.source(&labels, &rules.identity);
         labels.retain(|(name, _)| *name != rules.identity.replica_label);
         let id = series_id(&labels);
         let partition = partition(id, &labels, &rules.identity);
-        let known = Known::Series { id, partition, slot: u32::MAX, group, replica, up };
-        (known, Some(self.interner.intern(&labels)))
+        Known::Series { id, partition, slot: u32::MAX, group, replica, up }
     }
 
-    /// The shared labels of a series whose alias outlived it.
-    pub fn labels_again(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<Labels> {
+    /// The shared labels of a series that is not there yet, or whose alias outlived it.
+    pub fn labels(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<Labels> {
         let mut labels = Vec::with_capacity(32);
         read(batch, at, body, rules, &mut labels).ok()?;
         labels.retain(|(name, _)| *name != rules.identity.replica_label);
@@ -375,7 +358,6 @@ impl Prepared {
         self.heads.clear();
         self.order.clear();
         self.starts.clear();
-        self.fresh.clear();
         self.families.clear();
         self.newest.clear();
         self.heartbeat.clear();

@@ -3,13 +3,12 @@
 use super::cardinality::{Cardinality, top};
 use super::identify::partition;
 use super::lanes::sweep;
-use super::{Engine, Shared};
+use super::{Account, Engine};
 use crate::labels::{Labels, Selector, series_id};
 use crate::registry::{Partition, Series, Signal};
 use crate::rules::{As, Identity};
 use crate::time::Millis;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why a known series is or is not scored.
@@ -70,8 +69,8 @@ pub struct EngineStats {
     pub aliases: u64,
     /// Pairs of a label's name and value, shared by all series.
     pub labels: u64,
-    /// Bytes by part: `identity`, `index`, `models`, `shared` (models), `aliases`.
-    pub bytes: [(&'static str, u64); 5],
+    /// Bytes by part.
+    pub memory: Account,
     /// The last sequence given out.
     pub sequence: u64,
     /// Rule-set generation.
@@ -203,19 +202,15 @@ impl Engine {
             refused: of(&epochs.refused),
             ..EngineStats::default()
         };
-        let (mut identity, mut index, mut models) = (0, 0, 0);
-        let mut shared: usize = context.frozen.iter().map(|frozen| frozen.bytes()).sum();
+        stats.memory.shared = context.frozen.iter().map(|frozen| frozen.bytes() as u64).sum();
         for entry in &self.shared.partitions {
             let partition: &Partition = &entry;
-            index += partition.index_bytes();
-            identity += partition.series.bytes() + partition.watches.bytes();
-            models += partition.signals.bytes();
-            shared += partition.open.values().map(|summary| summary.bytes()).sum::<usize>();
+            stats.memory.partition(partition);
             for (_, series) in partition.series.iter() {
                 stats.series += 1;
-                identity += 32 + series.labels.pairs().len() * size_of::<usize>();
+                stats.memory.series(series);
                 for signal in partition.signals_of(series) {
-                    models += signal.model.heap_bytes();
+                    stats.memory.signal(signal);
                     match standing(series, signal, 0) {
                         Standing::Scored { .. } => stats.scored += 1,
                         Standing::Stale => stats.stale += 1,
@@ -224,19 +219,9 @@ impl Engine {
                 }
             }
         }
-        let Shared { identifier, .. } = &*Arc::clone(&self.shared);
-        identity += identifier.interner.bytes();
-        stats.aliases = identifier.aliases.len() as u64;
-        stats.labels = identifier.interner.len() as u64;
-        let aliases = identifier.aliases.bytes();
-        let part = |name, bytes: usize| (name, bytes as u64);
-        stats.bytes = [
-            part("identity", identity),
-            part("index", index),
-            part("models", models),
-            part("shared", shared),
-            part("aliases", aliases),
-        ];
+        stats.memory.common(&self.shared);
+        stats.aliases = self.shared.identifier.aliases.len() as u64;
+        stats.labels = self.shared.identifier.interner.len() as u64;
         stats
     }
 }

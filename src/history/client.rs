@@ -1,5 +1,6 @@
 //! A small client of Prometheus's HTTP API. Redirects are not followed.
 
+use crate::outbound::{causes, excerpt};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::http::{Method, Request, StatusCode, Uri, header};
@@ -133,7 +134,7 @@ impl Client {
         if !status.is_success() {
             let message = match serde_json::from_slice::<Refusal>(&body) {
                 Ok(refusal) => refusal.error,
-                Err(_) => line(&body),
+                Err(_) => excerpt(&body),
             };
             return Err(ClientError::Status { status: status.as_u16(), message });
         }
@@ -168,22 +169,6 @@ impl Client {
         };
         tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| ClientError::Late)?
     }
-}
-
-/// The start of a body that is no JSON, on one line.
-fn line(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body.get(..body.len().min(2048)).unwrap_or(body)).into_owned();
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 /// Percent-encodes a form's name or value.

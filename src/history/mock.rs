@@ -1,7 +1,7 @@
 //! A remote-read server that answers as a test tells it to, and remembers what it was asked.
 
 use super::remote_read::{RemoteReadConfig, Source};
-use crate::outbound::{Auth, HttpConfig, TlsConfig};
+use crate::outbound::HttpConfig;
 use crate::time::Span;
 use crate::wire::proto::v1;
 use bytes::Bytes;
@@ -56,12 +56,8 @@ impl Mock {
             }
         });
         let http = HttpConfig {
-            name: url.clone(),
-            url,
-            timeout: Span::seconds(20),
             headers: vec![("X-Scope-OrgID".into(), "team".into())],
-            auth: Auth::None,
-            tls: TlsConfig::default(),
+            ..HttpConfig::plain(url, Span::seconds(20))
         };
         Mock { config: RemoteReadConfig { http, required_matchers: Vec::new() }, asked }
     }

@@ -4,7 +4,7 @@
 //! this program knows (histograms, XOR2), samples are asked for instead, from then on.
 
 use crate::labels::{MatchOp, Selector};
-use crate::outbound::{HttpConfig, OutboundError, Peer, SendError};
+use crate::outbound::{self, HttpConfig, OutboundError, Peer, SendError};
 use crate::wire::read::{self, AnswerKind, Frames, MAX_QUERIES, Query, ReadError, XOR};
 use crate::wire::xor::{ChunkError, XorChunk};
 use crate::wire::{self, Batch, DecodeLimits, Encoding, Histogram, Sample, Version, WireError};
@@ -18,8 +18,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes of an answer of samples, compressed and not.
 const MAX_SAMPLES_BODY: usize = 128 << 20;
-/// Bytes of a message that comes with an error.
-const MAX_MESSAGE: usize = 2 << 10;
 /// Where a server takes remote read if the URL names no path.
 const PATH: &str = "/api/v1/read";
 
@@ -226,9 +224,7 @@ impl Source {
 async fn message(answer: Response<Incoming>) -> String {
     // Most of it is enough; what is longer is not shown.
     let body = Limited::new(answer.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes());
-    let body = body.unwrap_or_default();
-    let text = String::from_utf8_lossy(body.get(..MAX_MESSAGE).unwrap_or(&body)).into_owned();
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(300).collect()
+    outbound::excerpt(&body.unwrap_or_default())
 }
 
 /// Reads frames of chunks as they come.

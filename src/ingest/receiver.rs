@@ -1,13 +1,14 @@
 //! The remote-write receiver: request in, answer out.
 
 use super::admission::{Admission, Budget, Overload, Reservation, STEP};
+use super::answer::{Cause, Outcome, Refused, Reply};
 use super::gap::Gate;
 use super::ha::HaTracker;
 use super::metrics::{Metrics, OverloadBy};
 use super::pool::{JobError, Pool};
 use super::{IngestError, Source, negotiate, peek};
 use crate::engine::{Applied, ApplyError, Engine};
-use crate::record::{Body, NotKept, Record};
+use crate::record::{Body, Record};
 use crate::time::Millis;
 use crate::wire::frame::{self, Encoding};
 use crate::wire::{Version, WireError};
@@ -77,60 +78,6 @@ pub enum Unread {
     TooSlow,
     /// The connection ended, or the body's framing is broken.
     BrokenOff,
-}
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The HTTP status code.
-    pub status: u16,
-    /// Headers, names in lower case.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body: empty on success, else what is wrong.
-    pub message: String,
-}
-
-/// Samples, histograms and exemplars that were taken in.
-#[derive(Clone, Copy, Debug, Default)]
-struct Written {
-    samples: u64,
-    histograms: u64,
-    exemplars: u64,
-}
-
-/// What was found out about a request, from which the answer is made.
-struct Outcome {
-    status: u16,
-    written: Written,
-    message: String,
-}
-
-impl Outcome {
-    fn refused(status: u16, message: impl Into<String>) -> Outcome {
-        Outcome { status, written: Written::default(), message: message.into() }
-    }
-}
-
-/// Everything that may fail between negotiation and the engine.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("{0}")]
-    Wire(#[from] WireError),
-    #[error("the body is not what the content type says: it begins like remote write {0}")]
-    OtherProtocol(&'static str),
-    #[error("{0}")]
-    NotKept(#[from] NotKept),
-    #[error("{0}; try again")]
-    Held(String),
-}
-
-impl From<ApplyError> for Refused {
-    fn from(error: ApplyError) -> Refused {
-        match error {
-            ApplyError::Wire(error) => Refused::Wire(error),
-            ApplyError::NotKept(error) => Refused::NotKept(error),
-        }
-    }
 }
 
 struct Inner {
@@ -230,17 +177,14 @@ impl Receiver {
         let limit = self.inner.limits.compressed;
         let version = negotiate::version(head.content_type.as_deref());
         let outcome = match length {
-            _ if !self.inner.engine.can_keep() => self.overloaded(OverloadBy::Disk),
-            Some(length) if length > limit as u64 => {
-                self.inner.metrics.limit("body_bytes");
-                Outcome::refused(400, too_large(length, limit))
-            }
+            _ if !self.inner.engine.can_keep() => Outcome::overloaded(OverloadBy::Disk),
+            Some(length) if length > limit as u64 => Outcome::too_large(length, limit),
             // Cheaper than reading what could not be worked on in time.
-            _ if self.pool.age() > self.inner.limits.queue_age => self.overloaded(OverloadBy::QueueAge),
+            _ if self.pool.age() > self.inner.limits.queue_age => Outcome::overloaded(OverloadBy::QueueAge),
             _ => {
                 match self.admission.reading.reserve(length.map_or(STEP, |l| (l as usize).min(STEP))).await {
                     Ok(reservation) => return Ok(reservation),
-                    Err(Overload) => self.overloaded(OverloadBy::Reading),
+                    Err(Overload) => Outcome::overloaded(OverloadBy::Reading),
                 }
             }
         };
@@ -260,32 +204,14 @@ impl Receiver {
         let started = Instant::now();
         self.admission.reading.grow(reservation, bytes).await.map_err(|Overload| {
             let version = negotiate::version(head.content_type.as_deref()).ok();
-            self.reply(version, self.overloaded(OverloadBy::Reading), started)
+            self.reply(version, Outcome::overloaded(OverloadBy::Reading), started)
         })
     }
 
     /// The answer to a body that was not read to its end.
     pub fn unread(&self, head: &RequestHead, why: Unread) -> Reply {
         let version = negotiate::version(head.content_type.as_deref()).ok();
-        let limits = &self.inner.limits;
-        let outcome = match why {
-            Unread::TooLong => {
-                self.inner.metrics.limit("body_bytes");
-                Outcome::refused(400, format!("the body is over the limit of {} bytes", limits.compressed))
-            }
-            Unread::TooSlow => {
-                self.inner.metrics.limit("body_time");
-                Outcome::refused(
-                    408,
-                    format!(
-                        "the body came too slowly: nothing for {} s, or not whole within {} s",
-                        limits.body_pause.as_secs_f64(),
-                        limits.body_time.as_secs_f64()
-                    ),
-                )
-            }
-            Unread::BrokenOff => Outcome::refused(400, "the body broke off"),
-        };
+        let outcome = Outcome::unread(why, &self.inner.limits);
         self.reply(version, outcome, Instant::now())
     }
 
@@ -295,10 +221,10 @@ impl Receiver {
         let started = Instant::now();
         let version = match negotiate::version(head.content_type.as_deref()) {
             Ok(version) => version,
-            Err(message) => return self.reply(None, Outcome::refused(415, message), started),
+            Err(message) => return self.reply(None, Outcome::unsupported(message), started),
         };
         let outcome = match negotiate::encoding(head.content_encoding.as_deref()) {
-            Err(message) => Outcome::refused(415, message),
+            Err(message) => Outcome::unsupported(message),
             Ok(encoding) => self.work(version, encoding, body, received).await,
         };
         self.reply(Some(version), outcome, started)
@@ -307,18 +233,16 @@ impl Receiver {
     async fn work(&self, version: Version, encoding: Encoding, body: Bytes, received: Millis) -> Outcome {
         let limits = &self.inner.limits;
         if body.len() > limits.compressed {
-            self.inner.metrics.limit("body_bytes");
-            return Outcome::refused(400, too_large(body.len() as u64, limits.compressed));
+            return Outcome::too_large(body.len() as u64, limits.compressed);
         }
         let size = declared_size(&body).unwrap_or(limits.decompressed as u64);
         if size > limits.decompressed as u64 {
             let limit = limits.decompressed as u64;
-            self.inner.metrics.limit("decompressed_bytes");
-            return Outcome::refused(400, WireError::TooLarge { got: size, limit }.to_string());
+            return Refused::Wire(WireError::TooLarge { got: size, limit }).into();
         }
         let reservation = match self.admission.working.reserve(size as usize).await {
             Ok(reservation) => reservation,
-            Err(Overload) => return self.overloaded(OverloadBy::Working),
+            Err(Overload) => return Outcome::overloaded(OverloadBy::Working),
         };
         let inner = Arc::clone(&self.inner);
         let result = self.pool.run(move || {
@@ -327,57 +251,23 @@ impl Receiver {
             result
         });
         match result.await {
-            Ok(Ok(applied)) => outcome_of(&applied),
-            Ok(Err(held @ Refused::Held(_))) => Outcome::refused(503, held.to_string()),
-            Ok(Err(Refused::NotKept(why))) => {
-                tracing::debug!(%why, "a body must be sent again");
-                self.overloaded(OverloadBy::Disk)
-            }
-            Ok(Err(refused)) => {
-                if let Refused::Wire(error) = &refused
-                    && let Some(limit) = limit_of(error)
-                {
-                    self.inner.metrics.limit(limit);
-                }
-                Outcome::refused(400, refused.to_string())
-            }
-            Err(JobError::Full) => self.overloaded(OverloadBy::Queue),
-            Err(JobError::Panicked) => Outcome::refused(500, "internal error; see the log"),
+            Ok(Ok(applied)) => Outcome::applied(&applied),
+            Ok(Err(refused)) => refused.into(),
+            Err(JobError::Full) => Outcome::overloaded(OverloadBy::Queue),
+            Err(JobError::Panicked) => Outcome::panicked(),
         }
     }
 
-    fn overloaded(&self, by: OverloadBy) -> Outcome {
-        self.inner.metrics.overloaded(by);
-        Outcome::refused(
-            503,
-            match by {
-                OverloadBy::Disk => format!("{}; try again", by.why()),
-                _ => format!("{Overload}: {}; try again", by.why()),
-            },
-        )
-    }
-
+    /// Counts an outcome and makes the answer of it.
     fn reply(&self, version: Option<Version>, outcome: Outcome, started: Instant) -> Reply {
-        let mut headers = Vec::new();
-        if version == Some(Version::V2) {
-            // On errors too: a sender takes a missing count for 0, and a 2xx with none for a
-            // receiver that does not know 2.0. Never on 1.0, whose senders would misread them.
-            headers.extend([
-                ("x-prometheus-remote-write-samples-written", outcome.written.samples.to_string()),
-                ("x-prometheus-remote-write-histograms-written", outcome.written.histograms.to_string()),
-                ("x-prometheus-remote-write-exemplars-written", outcome.written.exemplars.to_string()),
-            ]);
+        let metrics = &self.inner.metrics;
+        match outcome.cause {
+            Some(Cause::Limit(limit)) => metrics.limit(limit),
+            Some(Cause::Overload(by)) => metrics.overloaded(by),
+            None => {}
         }
-        if outcome.status == 503 {
-            // Spread over 1 to 4 s, so that the shards of a sender do not come back together.
-            let turn = self.retry_jitter.fetch_add(1, Ordering::Relaxed);
-            headers.push(("retry-after", (1 + turn.wrapping_mul(7) % 4).to_string()));
-        }
-        if !outcome.message.is_empty() {
-            headers.push(("content-type", "text/plain; charset=utf-8".to_string()));
-        }
-        self.inner.metrics.answered(version, outcome.status, started.elapsed());
-        Reply { status: outcome.status, headers, message: outcome.message }
+        metrics.answered(version, outcome.status, started.elapsed());
+        outcome.reply(version, &self.retry_jitter)
     }
 }
 
@@ -409,7 +299,8 @@ impl Inner {
             }));
         }
         let cluster = self.follow(version, &bytes, received)?;
-        let gate = self.gate.as_deref().zip(cluster);
+        // The bytes move on into the body, and the name with them.
+        let gate = self.gate.as_deref().zip(cluster).map(|(gate, cluster)| (gate, cluster.to_string()));
         let passing = match &gate {
             Some((gate, cluster)) => {
                 Some(gate.judge(cluster, version, &bytes, received).map_err(Refused::Held)?)
@@ -429,12 +320,17 @@ impl Inner {
 
     /// Elects the request's replica where that is due, before its body is applied. Gives the cluster,
     /// unless another replica of it is followed.
-    fn follow(&self, version: Version, body: &[u8], received: Millis) -> Result<Option<String>, ApplyError> {
+    fn follow<'b>(
+        &self,
+        version: Version,
+        body: &'b [u8],
+        received: Millis,
+    ) -> Result<Option<&'b str>, ApplyError> {
         let rules = self.engine.rules();
         let names = [rules.identity.cluster_label.as_str(), rules.identity.replica_label.as_str()];
         let [cluster, replica] = peek::first_series(version, body, names);
         let cluster = cluster.unwrap_or("");
-        let Some(replica) = replica else { return Ok(Some(cluster.to_string())) };
+        let Some(replica) = replica else { return Ok(Some(cluster)) };
         let mut result = Ok(());
         let elected = self.ha.observe(cluster, replica, received, |cluster, replica| {
             tracing::info!(cluster, replica, "HA replica elected");
@@ -444,26 +340,8 @@ impl Inner {
         if elected {
             self.metrics.elections.fetch_add(1, Ordering::Relaxed);
         }
-        result.map(|()| self.ha.follows(cluster, replica).then(|| cluster.to_string()))
+        result.map(|()| self.ha.follows(cluster, replica).then_some(cluster))
     }
-}
-
-/// The limit that an undecodable body has met, as `oddity_limit_exceeded_total` names it.
-fn limit_of(error: &WireError) -> Option<&'static str> {
-    match error {
-        WireError::TooLarge { .. } => Some("decompressed_bytes"),
-        WireError::TooMany { what, .. } => Some(match *what {
-            "labels in one series" => "labels",
-            "metadata entries" => "metadata",
-            "histogram buckets, spans and bounds" => "buckets",
-            other => other,
-        }),
-        WireError::Frame(..) | WireError::Protobuf { .. } => None,
-    }
-}
-
-fn too_large(got: u64, limit: usize) -> String {
-    format!("the body is {got} bytes, over the limit of {limit} (compressed)")
 }
 
 /// The decompressed size a body declares; `None` where it declares none or is broken. Like
@@ -473,32 +351,4 @@ fn declared_size(body: &[u8]) -> Option<u64> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::zstd_safe::get_frame_content_size(body).ok().flatten(),
         _ => snap::raw::decompress_len(body).ok().map(|len| len as u64),
     }
-}
-
-/// What to say of a body that was applied. Samples that were dropped for good reason (duplicates,
-/// unmatched, over a limit) count as written: they were handled, and nothing is gained when the
-/// sender reports them as failed.
-fn outcome_of(applied: &Applied) -> Outcome {
-    let written = Written {
-        samples: applied.samples.saturating_sub(applied.malformed_samples),
-        histograms: applied.histograms.saturating_sub(applied.malformed_histograms),
-        exemplars: applied.exemplars.saturating_sub(applied.malformed_exemplars),
-    };
-    if applied.defects.is_empty() {
-        return Outcome { status: 204, written, message: String::new() };
-    }
-    let series: u64 = applied.defects.values().sum();
-    let reasons: Vec<String> = applied.defects.iter().map(|(what, n)| format!("{n} with {what}")).collect();
-    let message = format!(
-        "{series} malformed series refused ({}): {}; {} samples and {} histograms were kept",
-        count(applied.malformed_samples, applied.malformed_histograms),
-        reasons.join(", "),
-        written.samples,
-        written.histograms,
-    );
-    Outcome { status: 400, written, message }
-}
-
-fn count(samples: u64, histograms: u64) -> String {
-    format!("{samples} samples, {histograms} histograms")
 }

@@ -73,11 +73,12 @@ fn newest(folder: &Folder) -> Result<Option<Summary>, StateError> {
 /// newest checkpoint has them. The folder is not changed, and may be in use.
 ///
 /// # Errors
-/// There is no checkpoint, it cannot be read, or the file is there already or cannot be written.
+/// There is no checkpoint, it cannot be read, none of its series is asked for, or the file exists already
+/// or cannot be written.
 pub fn export(path: &Path, selectors: &[Selector], out: &Path) -> Result<Exported, StateError> {
     let (folder, _) = Folder::look(path)?;
     let Some(summary) = newest(&folder)? else {
-        return Err(StateError::damaged(path, "there is no checkpoint to take models from"));
+        return Err(StateError::failed(path, "there is no checkpoint yet to take models from"));
     };
     let incarnation = CheckpointReader::open(&summary.path)?.incarnation;
     let mut image = load(&folder, &summary, incarnation)?;
@@ -94,13 +95,20 @@ pub fn export(path: &Path, selectors: &[Selector], out: &Path) -> Result<Exporte
             }
         }
     }
+    if models.series.is_empty() {
+        let why = match left {
+            0 => "there are no series in it yet".to_string(),
+            left => format!("none of its {left} series fits --match"),
+        };
+        return Err(StateError::failed(path, why + "; nothing was written"));
+    }
     models.sequence = image.sequence();
     let mut body = Vec::new();
     models.store(&mut body);
     let mut bytes = head(image.sequence(), &body);
     bytes.append(&mut body);
     let mut file = File::create_new(out).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => StateError::damaged(out, "it is there already; name another file"),
+        ErrorKind::AlreadyExists => StateError::failed(out, "this file exists already; name another one"),
         _ => StateError::io(out)(error),
     })?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(StateError::io(out))?;
@@ -179,7 +187,7 @@ pub fn import(
     let folder = Folder::open(path)?;
     if newest(&folder)?.is_none() {
         let Some(rules) = rules else {
-            return Err(StateError::damaged(
+            return Err(StateError::failed(
                 path,
                 "there is no checkpoint yet: say for which rules (--config)",
             ));
@@ -187,7 +195,7 @@ pub fn import(
         begin(&folder, rules)?;
     }
     let Some(summary) = newest(&folder)? else {
-        return Err(StateError::damaged(path, "the first checkpoint is not there"));
+        return Err(StateError::failed(path, "the first checkpoint is gone"));
     };
     Import::new(&folder, &summary)?.run(models, replace)
 }

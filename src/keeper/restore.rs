@@ -148,7 +148,10 @@ pub fn load(folder: &Folder, summary: &Summary, incarnation: u128) -> Result<Ima
 fn decode(image: &Image, section: &Section, path: &Path) -> Result<(u16, Partition), StateError> {
     match image.read(&section.bytes) {
         Ok(partition) if partition.sequence == section.sequence => Ok((section.number, partition)),
-        Ok(_) => Err(StateError::damaged(path, format!("partition {} is of two minds", section.number))),
+        Ok(_) => {
+            let what = format!("partition {} and its section are of different sequences", section.number);
+            Err(StateError::damaged(path, what))
+        }
         Err(error) => Err(StateError::damaged(path, format!("partition {}: {error}", section.number))),
     }
 }

@@ -188,9 +188,10 @@ impl Survey {
         let read = match all {
             false => segments(&path).map(|all| all.into_iter().map(|info| (info, Vec::new())).collect()),
             true => verify(&path, body_bytes, |sequence, logged| {
-                let expected = last.map_or(after.saturating_add(1).min(sequence), |last: u64| last + 1);
+                let wanted = after.saturating_add(1);
+                let expected = last.map_or(wanted.min(sequence), |last: u64| last.saturating_add(1));
                 if sequence > expected && sequence > after {
-                    missing.push((expected.max(after + 1), sequence - 1));
+                    missing.push((expected.max(wanted), sequence - 1));
                 }
                 last = Some(sequence);
                 match logged {
@@ -237,7 +238,7 @@ impl Survey {
             if !ours {
                 self.notes.push(format!("{name} belongs to another state and is not read"));
             } else if let Some((first, last)) = info.sequences {
-                self.replay += (last + 1).saturating_sub(first.max(after + 1));
+                self.replay += last.saturating_sub(first.saturating_sub(1).max(after));
             }
             self.log.push(Segment {
                 file: info.path,

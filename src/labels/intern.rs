@@ -44,6 +44,10 @@ impl Labels {
     pub fn from_pairs(canonical: &[(&str, &str)]) -> Labels {
         Labels(canonical.iter().map(|(n, v)| Arc::new(Pair::new(n, v))).collect())
     }
+    /// Bytes of the list, which no two series share; the pairs are the interner's.
+    pub fn heap_bytes(&self) -> usize {
+        2 * size_of::<usize>() + size_of_val(&*self.0)
+    }
     /// The pairs in canonical order.
     pub fn pairs(&self) -> &[Arc<Pair>] {
         &self.0

@@ -1,6 +1,6 @@
 //! Who a client says it is. Secrets in files are read at each use, and nothing here logs one.
 
-use super::peer::{Http, SendError, chain};
+use super::peer::{Http, SendError, causes};
 use super::{Auth, Secret};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -55,7 +55,7 @@ impl Authenticator {
 
     async fn oauth2(&self, http: &Http) -> Result<HeaderValue, SendError> {
         let Auth::OAuth2 { client_id, client_secret, token_url, scopes, endpoint_params } = &self.auth else {
-            return Err(SendError("not OAuth 2.0".into()));
+            return Err(SendError::Failed("not OAuth 2.0".into()));
         };
         // Held during the request: the shards ask once, not each for itself.
         let mut cached = self.token.lock().await;
@@ -82,13 +82,13 @@ impl Authenticator {
                 let form = format!("{form}&{id}&{}", form_pair("client_secret", &secret));
                 ask(http, token_url, form, None)
                     .await?
-                    .map_err(|status| SendError(format!("the token endpoint answers {status}")))?
+                    .map_err(|status| SendError::Failed(format!("the token endpoint answers {status}")))?
             }
         };
         let field = |name: &str| answer.get(name);
         let token = field("access_token").and_then(|v| v.as_str()).filter(|token| !token.is_empty());
-        let token =
-            token.ok_or_else(|| SendError("the token endpoint's answer has no access_token".into()))?;
+        let token = token
+            .ok_or_else(|| SendError::Failed("the token endpoint's answer has no access_token".into()))?;
         let scheme = match field("token_type").and_then(|v| v.as_str()) {
             None | Some("") => "Bearer",
             Some(scheme) if scheme.eq_ignore_ascii_case("bearer") => "Bearer",
@@ -117,23 +117,24 @@ async fn ask(
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
         .body(Full::new(Bytes::from(form)))
-        .map_err(|_| SendError("token_url is not a URL".into()))?;
+        .map_err(|_| SendError::Failed("token_url is not a URL".into()))?;
     if let Some(header) = header {
         request.headers_mut().insert(AUTHORIZATION, header);
     }
     let response = http
         .request(request)
         .await
-        .map_err(|error| SendError(format!("the token endpoint: {}", chain(&error))))?;
+        .map_err(|error| SendError::Failed(format!("the token endpoint: {}", causes(&error))))?;
     if !response.status().is_success() {
         return Ok(Err(response.status().as_u16()));
     }
     let body = Limited::new(response.into_body(), MAX_TOKEN_ANSWER).collect().await;
-    let body = body.map_err(|_| SendError("the token endpoint's answer broke off".into()))?.to_bytes();
+    let body =
+        body.map_err(|_| SendError::Failed("the token endpoint's answer broke off".into()))?.to_bytes();
     // The parser's message may quote the answer, which may hold a token.
     serde_json::from_slice(&body)
         .map(Ok)
-        .map_err(|_| SendError("the token endpoint does not answer JSON".into()))
+        .map_err(|_| SendError::Failed("the token endpoint does not answer JSON".into()))
 }
 
 fn read(secret: &Secret) -> Result<String, SendError> {
@@ -141,14 +142,16 @@ fn read(secret: &Secret) -> Result<String, SendError> {
         Secret::Inline(text) => Ok(text.clone()),
         Secret::File(path) => match std::fs::read_to_string(path) {
             Ok(text) => Ok(text.trim().to_string()),
-            Err(error) => Err(SendError(format!("cannot read the secret in {}: {error}", path.display()))),
+            Err(error) => {
+                Err(SendError::Failed(format!("cannot read the secret in {}: {error}", path.display())))
+            }
         },
     }
 }
 
 fn sensitive(text: &str) -> Result<HeaderValue, SendError> {
     let mut value = HeaderValue::from_str(text)
-        .map_err(|_| SendError("the credentials hold characters a header cannot carry".into()))?;
+        .map_err(|_| SendError::Failed("the credentials hold characters a header cannot carry".into()))?;
     value.set_sensitive(true);
     Ok(value)
 }

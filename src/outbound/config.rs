@@ -1,6 +1,7 @@
 //! Where a request goes and who sends it, with Prometheus's names and defaults.
 
 use crate::time::Span;
+use hyper::Uri;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -21,6 +22,30 @@ pub struct HttpConfig {
     pub tls: TlsConfig,
 }
 
+impl HttpConfig {
+    /// A server that is asked without credentials, by the system's certificates. Its name is the URL
+    /// without user, password and query.
+    pub fn plain(url: impl Into<String>, timeout: Span) -> HttpConfig {
+        let url = url.into();
+        HttpConfig {
+            name: shown(&url),
+            url,
+            timeout,
+            headers: Vec::new(),
+            auth: Auth::None,
+            tls: TlsConfig::default(),
+        }
+    }
+}
+
+/// A URL as it may be shown: without user, password and query.
+pub(crate) fn shown(url: &str) -> String {
+    let Ok(uri) = url.parse::<Uri>() else { return "<not a URL>".into() };
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{}://{host}{}", uri.scheme_str().unwrap_or_default(), uri.path())
+}
+
 /// A URL without its query, which may hold a key.
 pub(crate) fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or(url)
@@ -32,10 +57,11 @@ pub(crate) fn names(pairs: &[(String, String)]) -> Vec<&str> {
 }
 
 impl fmt::Debug for HttpConfig {
+    /// Without what may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let HttpConfig { url, name, timeout, headers, auth, tls } = self;
         f.debug_struct("HttpConfig")
-            .field("url", &without_query(url))
+            .field("url", &shown(url))
             .field("name", name)
             .field("timeout", timeout)
             .field("headers", &names(headers))
@@ -112,7 +138,7 @@ impl fmt::Debug for Auth {
                 .debug_struct("OAuth2")
                 .field("client_id", client_id)
                 .field("client_secret", client_secret)
-                .field("token_url", &without_query(token_url))
+                .field("token_url", &shown(token_url))
                 .field("scopes", scopes)
                 .field("endpoint_params", &names(endpoint_params))
                 .finish(),
@@ -133,4 +159,31 @@ pub struct TlsConfig {
     pub server_name: Option<String>,
     /// Do not verify the certificate.
     pub insecure_skip_verify: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        for (url, expected) in [
+            ("http://me:pass@host:9090/api/v1/write?key=pass#pass", "http://host:9090/api/v1/write"),
+            ("https://[::1]:9090", "https://[::1]:9090/"),
+            ("http://me:pa ss@host/", "<not a URL>"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+        let config = HttpConfig {
+            headers: vec![("X-Key".into(), "pass".into())],
+            auth: Auth::Basic { username: "me".into(), password: Some(Secret::Inline("pass".into())) },
+            ..HttpConfig::plain("http://host/x?key=pass", Span::SECOND)
+        };
+        assert_eq!(config.name, "http://host/x");
+        let text = format!("{config:?}");
+        assert!(
+            text.contains("http://host/x") && text.contains("X-Key") && !text.contains("pass\""),
+            "{text}"
+        );
+    }
 }

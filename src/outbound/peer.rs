@@ -10,6 +10,7 @@ use hyper::{Request, Response, Uri};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 pub(super) type Http = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -38,8 +39,14 @@ const RESERVED: [&str; 17] = [
 
 /// No answer came. The text holds neither secrets nor URLs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SendError(pub String);
+pub enum SendError {
+    /// Nobody listens there.
+    #[error("{0}")]
+    Refused(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// A server to which bodies are posted.
 pub struct Peer {
@@ -126,12 +133,30 @@ impl Peer {
         if let Some(value) = self.auth.header(&self.http).await? {
             headers.insert(AUTHORIZATION, value);
         }
-        self.http.request(request).await.map_err(|error| SendError(chain(&error)))
+        self.http.request(request).await.map_err(|error| match is_refused(&error) {
+            true => SendError::Refused(causes(&error)),
+            false => SendError::Failed(causes(&error)),
+        })
     }
 }
 
-/// An error and its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
+/// Whether a connection was refused.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// The start of an error's body, on one line.
+pub fn excerpt(body: &[u8]) -> String {
+    const BYTES: usize = 2048;
+    const CHARACTERS: usize = 300;
+    let text = String::from_utf8_lossy(body.get(..BYTES).unwrap_or(body));
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(CHARACTERS).collect()
+}
+
+/// An error and its causes, on one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -190,6 +215,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_excerpt_is_one_short_line() {
+        assert_eq!(excerpt(b" <h1>Bad\n\tgateway</h1>\xff\n"), "<h1>Bad gateway</h1>\u{fffd}");
+        assert_eq!(excerpt("ä".repeat(5000).as_bytes()), "ä".repeat(300));
+    }
+
+    #[test]
     fn a_user_in_the_url_is_taken_out_of_it() {
         let (uri, user) = split_user("http://me:p%40ss:w@host:9090/api/v1/write?x=1").expect("valid");
         assert_eq!(uri.to_string(), "http://host:9090/api/v1/write?x=1");
@@ -198,5 +229,14 @@ mod tests {
         for wrong in ["ftp://host/", "/path", "http://", "http://user@/x"] {
             assert!(split_user(wrong).is_err(), "{wrong}");
         }
+    }
+    #[tokio::test]
+    async fn a_refused_connection_is_told_apart() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        drop(listener);
+        let peer = Peer::new(&HttpConfig::plain(url, crate::time::Span::SECOND)).expect("valid");
+        let error = peer.post(&Bytes::new(), &[]).await.expect_err("nobody listens");
+        assert!(matches!(error, SendError::Refused(_)), "{error:?}");
     }
 }

@@ -81,6 +81,13 @@ pub struct EmitSet {
     pub detectors: bool,
 }
 
+impl Default for EmitSet {
+    /// Score and flag.
+    fn default() -> Self {
+        EmitSet { score: true, flag: true, bands: false, detectors: false }
+    }
+}
+
 /// When outputs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EmitWhen {
@@ -144,6 +151,26 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// A rule for what fits any of these selectors, with everything else at its default.
+    pub fn new(name: impl Into<String>, selectors: Vec<Selector>) -> Rule {
+        Rule {
+            name: name.into(),
+            selectors,
+            transforms: Vec::new(),
+            params: ModelParams::default(),
+            read: ReadOut::default(),
+            silence: None,
+            ignore: Windows::default(),
+            identity_without: Vec::new(),
+            cohort: Vec::new(),
+            emit: EmitSet::default(),
+            emit_when: EmitWhen::default(),
+            labels: Vec::new(),
+            buckets: false,
+            max_series: None,
+        }
+    }
+
     /// Whether its series borrow from each other.
     pub fn lends(&self) -> bool {
         !(self.identity_without.is_empty() && self.cohort.is_empty())

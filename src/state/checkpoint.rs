@@ -133,7 +133,7 @@ impl CheckpointWriter {
         std::fs::rename(&self.aside, &self.path).map_err(&io)?;
         self.finished = true;
         if let Some(folder) = self.path.parent() {
-            sync_folder(folder)?;
+            sync_folder(folder).map_err(StateError::io(folder))?;
         }
         Ok((self.path.clone(), self.bytes))
     }

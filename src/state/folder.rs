@@ -1,6 +1,7 @@
 //! The state folder: one process at a time, one incarnation, its checkpoints and where the rest is.
 
-use super::{CheckpointReader, StateError, numbered, sync_folder};
+use super::log::PROBE;
+use super::{CheckpointReader, StateError, aside, numbered, sync_folder};
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
@@ -73,7 +74,7 @@ impl Folder {
         for (_, path) in numbered(&checkpoints, "tmp")? {
             std::fs::remove_file(&path).map_err(StateError::io(&path))?;
         }
-        let probe = self.log_folder().join("probe.tmp");
+        let probe = self.log_folder().join(PROBE);
         match std::fs::remove_file(&probe) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(StateError::io(&probe)(error)),
             _ => Ok(()),
@@ -150,7 +151,7 @@ impl Folder {
         file.write_all(format!("{incarnation:032x}\n").as_bytes()).map_err(&io)?;
         file.sync_all().map_err(&io)?;
         std::fs::rename(&aside, &path).map_err(&io)?;
-        sync_folder(&self.path)
+        sync_folder(&self.path).map_err(StateError::io(&self.path))
     }
 
     /// The checkpoints, the newest first.
@@ -179,9 +180,7 @@ impl Folder {
     /// # Errors
     /// It cannot be renamed.
     pub fn set_aside(&self, path: &Path) -> Result<PathBuf, StateError> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".corrupt");
-        let aside = path.with_file_name(name);
+        let aside = aside(path);
         std::fs::rename(path, &aside).map_err(StateError::io(path))?;
         Ok(aside)
     }

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+/// The file that shows whether the log can be written again.
+pub(super) const PROBE: &str = "probe.tmp";
+
 /// How a log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct LogOptions {
@@ -62,12 +65,13 @@ pub struct Log {
     end: Mutex<Segment>,
     /// All records up to here are written or lost.
     done: AtomicU64,
-    /// All up to here are synced; only with [`Fsync::Always`].
+    /// It cannot be written at present.
     failing: AtomicBool,
     /// Writing works again after records were lost: only a checkpoint closes the hole.
     hole: AtomicBool,
     stats: LogStats,
-    /// Tests: writes fail as on a full disk.
+    /// While it is on, writes fail as on a full disk.
+    #[cfg(test)]
     full: Arc<AtomicBool>,
 }
 
@@ -99,6 +103,7 @@ impl Log {
             failing: AtomicBool::new(false),
             hole: AtomicBool::new(false),
             stats: LogStats::default(),
+            #[cfg(test)]
             full: Arc::default(),
         }
     }
@@ -121,11 +126,6 @@ impl Log {
     /// A checkpoint begins, or has failed: whether it is to close a hole.
     pub fn set_hole(&self, hole: bool) -> bool {
         self.hole.swap(hole, SeqCst)
-    }
-
-    /// A switch for tests: while it is on, writes fail as on a full disk.
-    pub fn full_disk(&self) -> Arc<AtomicBool> {
-        self.full.clone()
     }
 
     /// Syncs what is written, where the policy is to do so from time to time.
@@ -160,7 +160,7 @@ impl Log {
         if !self.failing() {
             return;
         }
-        let path = self.folder.join("probe.tmp");
+        let path = self.folder.join(PROBE);
         let try_it = || -> io::Result<()> {
             self.check()?;
             let mut file = File::create(&path)?;
@@ -200,11 +200,13 @@ impl Log {
         Ok(())
     }
 
+    /// Where tests fill the disk.
     fn check(&self) -> io::Result<()> {
-        match self.full.load(Relaxed) {
-            true => Err(io::ErrorKind::StorageFull.into()),
-            false => Ok(()),
+        #[cfg(test)]
+        if self.full.load(Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
+        Ok(())
     }
 
     /// Writing failed, and with it these records.
@@ -244,7 +246,7 @@ impl Log {
                 let head = Head { content: 0, incarnation: self.incarnation, sequence: *first };
                 file.write_all(&head.bytes(SEGMENT))?;
                 if self.options.fsync != Fsync::Never {
-                    sync_folder(&self.folder).map_err(io::Error::other)?;
+                    sync_folder(&self.folder)?;
                 }
                 let file = Arc::new(file);
                 *end = Segment { file: Some(file.clone()), path, length: HEAD as u64, dirty: true };

@@ -2,7 +2,7 @@
 
 use super::head::{HEAD, Head};
 use super::segment::{FRAME, Frame, SEGMENT};
-use super::{StateError, numbered};
+use super::{StateError, aside, numbered};
 use crate::record::Logged;
 use bytes::Bytes;
 use std::fs::File;
@@ -212,7 +212,8 @@ fn damaged(file: &mut (impl Read + Seek), at: u64, left: u64, what: &str) -> std
 }
 
 /// Gives every record after `after` to `apply`, in order. Torn ends are cut; a segment with damage is
-/// kept beside itself as `.corrupt`, and what is whole in it is read. `limit`: bytes that one body may decompress to.
+/// kept beside itself as `.corrupt`, and what is whole in it is read. `limit`: bytes that one body may
+/// decompress to.
 ///
 /// # Errors
 /// A file cannot be read or written, is of another version, or `apply` fails.
@@ -240,10 +241,11 @@ pub fn replay(
             if frame.sequence <= replayed.last {
                 return Ok(());
             }
-            if frame.sequence != replayed.last + 1 {
+            // It is greater than the last one: nothing overflows.
+            let next = replayed.last + 1;
+            if frame.sequence != next {
                 trouble.push(format!(
-                    "records {} to {} are not in the log: what they taught is lost",
-                    replayed.last + 1,
+                    "records {next} to {} are not in the log: what they taught is lost",
                     frame.sequence - 1
                 ));
             }
@@ -277,8 +279,7 @@ fn incarnation_of(path: &Path) -> Result<Option<u128>, StateError> {
 }
 
 fn set_aside(path: &Path) -> Result<(), StateError> {
-    let aside = path.with_extension("log.corrupt");
-    std::fs::rename(path, aside).map_err(StateError::io(path))
+    std::fs::rename(path, aside(path)).map_err(StateError::io(path))
 }
 
 /// Says what was wrong in a segment, keeps a copy where it was damaged, and cuts off an end that is no
@@ -307,7 +308,7 @@ fn told(info: &SegmentInfo) -> Result<Vec<String>, StateError> {
         }
     };
     if !info.holes.is_empty() || matches!(info.end, End::Damaged { .. }) {
-        let aside = path.with_extension("log.corrupt");
+        let aside = aside(path);
         std::fs::copy(path, &aside).map_err(StateError::io(path))?;
         said.push(format!("the damaged file is kept as {}", aside.display()));
     }

@@ -5,13 +5,17 @@ use crate::keeper::Report;
 use std::fmt;
 
 pub(super) fn write(report: &Report, out: &mut Writer<'_, '_>) -> fmt::Result {
-    let [records, bytes, lost, syncs, failures, held] = report.log.map(|number| number as f64);
-    out.counter("oddity_log_records", "Records written to the log", records)?;
-    out.counter("oddity_log_bytes_written", "Bytes written to the log", bytes)?;
-    out.counter("oddity_log_records_lost", "Records scored and not logged, for want of room", lost)?;
-    out.counter("oddity_log_syncs", "Times the log was synced to disk", syncs)?;
-    out.counter("oddity_log_failures", "Times the log could not be written or synced", failures)?;
-    out.gauge("oddity_log_bytes", "Bytes of the log's segments", held)?;
+    let log = &report.log;
+    out.counter("oddity_log_records", "Records written to the log", log.records as f64)?;
+    out.counter("oddity_log_bytes_written", "Bytes written to the log", log.bytes as f64)?;
+    out.counter(
+        "oddity_log_records_lost",
+        "Records scored and not logged, for want of room",
+        log.lost as f64,
+    )?;
+    out.counter("oddity_log_syncs", "Times the log was synced to disk", log.syncs as f64)?;
+    out.counter("oddity_log_failures", "Times the log could not be written or synced", log.failures as f64)?;
+    out.gauge("oddity_log_bytes", "Bytes of the log's segments", log.held as f64)?;
     out.gauge(
         "oddity_log_failing",
         "1 while the log cannot be written, and until a checkpoint has what it lacks",

@@ -4,9 +4,9 @@ use super::{Args, show::Show};
 use crate::app::{App, Options};
 use crate::config::{Config, ServerConfig};
 use crate::detect::Direction;
-use crate::emit::config::{Protocol, QueueConfig, RemoteWriteConfig};
+use crate::emit::config::{HttpConfig, RemoteWriteConfig};
 use crate::labels::{MatchOp, Matcher, NAME, Selector};
-use crate::rules::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet};
+use crate::rules::{As, EmitSet, Rule, RuleSet};
 use crate::time::Span;
 use anyhow::Context;
 use std::io::ErrorKind;
@@ -62,16 +62,9 @@ pub async fn start(args: &Args, show: &Show) -> anyhow::Result<Sidecar> {
 
 fn config(listen: SocketAddr, target: Option<&str>) -> anyhow::Result<Config> {
     let rules = rules().map_err(|error| anyhow::anyhow!("the demo's rules: {error}"))?;
-    let remote_write = target.map(|url| RemoteWriteConfig {
-        url: url.to_string(),
-        name: "demo".into(),
-        remote_timeout: Span::seconds(30),
-        headers: Vec::new(),
-        auth: Default::default(),
-        tls: Default::default(),
-        write_relabel_configs: Vec::new(),
-        queue: QueueConfig::default(),
-        protocol: Protocol::Auto,
+    let remote_write = target.map(|url| {
+        let http = HttpConfig { name: "demo".into(), ..HttpConfig::plain(url, Span::seconds(30)) };
+        RemoteWriteConfig::new(http)
     });
     Ok(Config {
         server: ServerConfig { listen, anomalies_endpoint: true, ..ServerConfig::default() },
@@ -92,20 +85,9 @@ fn rules() -> Result<RuleSet, String> {
     };
     let rule = |name: &str, selector: Selector, transform: As, direction: Direction| {
         let mut rule = Rule {
-            name: name.into(),
-            selectors: vec![selector],
             transforms: vec![transform],
-            params: Default::default(),
-            read: Default::default(),
-            silence: None,
-            ignore: Default::default(),
-            identity_without: Vec::new(),
-            cohort: Vec::new(),
-            emit: EmitSet { score: true, flag: true, bands: true, detectors: false },
-            emit_when: EmitWhen::Always,
-            labels: Vec::new(),
-            buckets: false,
-            max_series: None,
+            emit: EmitSet { bands: true, ..EmitSet::default() },
+            ..Rule::new(name, vec![selector])
         };
         rule.read.direction = direction;
         Arc::new(rule)
@@ -118,11 +100,7 @@ fn rules() -> Result<RuleSet, String> {
             rule("traffic", selector("(http|container)_.*_total", "")?, As::Rate, Direction::Both),
             rule("workload", selector(workload, "")?, As::Value, Direction::Both),
         ],
-        identity: Identity::default(),
-        limits: Limits::default(),
-        forget_after: Span::DAY,
-        output_names: OutputNames::Oddity,
-        source: Arc::default(),
+        ..RuleSet::default()
     })
 }
 

@@ -2,6 +2,7 @@
 
 use crate::time::Millis;
 use crate::wire::frame::{Encoding, decompress};
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"oddity-q";
@@ -10,7 +11,7 @@ const ACKS_MAGIC: &[u8; 8] = b"oddity-a";
 /// The version written, and the only one read.
 pub const VERSION: u32 = 1;
 /// Bytes before a block's index.
-pub const BLOCK_HEADER: usize = 32;
+const BLOCK_HEADER: usize = 32;
 /// Where in a block the mark stands that it is settled; no checksum covers it.
 pub const MARK_AT: u64 = 8;
 const ENTRY: usize = 24;
@@ -46,6 +47,33 @@ pub struct Entry {
     pub queued: Millis,
     /// Samples, one series of the message each.
     pub samples: u32,
+}
+
+/// What batches make together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Samples.
+    pub samples: usize,
+    /// When the oldest and the newest of them were queued.
+    pub queued: (Millis, Millis),
+    /// Their partitions, and the last sequence of each; sorted.
+    pub partitions: Box<[(u16, u64)]>,
+}
+
+impl Extent {
+    /// Of these batches.
+    pub fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Extent {
+        let (mut samples, mut queued) = (0, None);
+        let mut partitions: BTreeMap<u16, u64> = BTreeMap::new();
+        for entry in entries {
+            samples += entry.samples as usize;
+            let (oldest, newest) = queued.unwrap_or((entry.queued, entry.queued));
+            queued = Some((entry.queued.min(oldest), entry.queued.max(newest)));
+            let last = partitions.entry(entry.partition).or_default();
+            *last = (*last).max(entry.sequence);
+        }
+        Extent { samples, queued: queued.unwrap_or_default(), partitions: partitions.into_iter().collect() }
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

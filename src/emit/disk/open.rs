@@ -1,8 +1,9 @@
 //! What a target's folder holds at a start.
 
-use super::format::{self, Broken, Entry, PARTITIONS, read_block, read_segment_header};
+use super::format::{self, Broken, Entry, Extent, PARTITIONS, read_block, read_segment_header};
 use super::look::told;
 use super::{Acks, BlockRef, Disk, QueueDir, Segment, Segments};
+use crate::state;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -58,7 +59,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 }
 
 /// The folder of a target: what of its name is safe, and a hash of all of it.
-pub fn folder_name(name: &str) -> String {
+fn folder_name(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let readable: String = name.chars().map(safe).take(60).collect();
     format!("{readable}-{:016x}", xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
@@ -202,7 +203,7 @@ impl Disk {
         let mut floors = acked.clone();
         let (mut segments, mut blocks, mut bytes) = (Segments::default(), Vec::new(), 0);
         let files = segment_files(&folder)?;
-        segments.next = files.keys().next_back().map_or(1, |last| last + 1);
+        segments.next = files.keys().next_back().map_or(1, |last| last.saturating_add(1));
         let newest_file = files.keys().next_back().copied();
         for (number, path) in files {
             let mut content = std::fs::read(&path).map_err(at(&path))?;
@@ -252,24 +253,15 @@ impl Disk {
             });
             bytes += len;
             for (offset, len, entries) in walked.blocks {
-                let waiting = || entries.iter().filter(pending);
-                let mut partitions: BTreeMap<u16, u64> = BTreeMap::new();
-                waiting().for_each(|entry| {
-                    let last = partitions.entry(entry.partition).or_default();
-                    *last = (*last).max(entry.sequence);
-                });
-                let queued = |entry: &Entry| entry.queued;
+                let Extent { samples, queued, partitions } = Extent::of(entries.iter().filter(pending));
                 blocks.push(Arc::new(BlockRef {
                     segment: segment.clone(),
                     offset,
                     len,
                     owners: Arc::new(AtomicUsize::new(1)),
-                    samples: waiting().map(|entry| entry.samples as usize).sum(),
-                    queued: (
-                        waiting().map(queued).min().unwrap_or_default(),
-                        waiting().map(queued).max().unwrap_or_default(),
-                    ),
-                    partitions: partitions.into_iter().collect(),
+                    samples,
+                    queued,
+                    partitions,
                 }));
             }
             segments.all.insert(number, segment);
@@ -310,7 +302,7 @@ fn mend(
         let file = File::options().write(true).open(path).map_err(at(path))?;
         return file.set_len(place as u64).map_err(at(path));
     }
-    let aside = path.with_extension("seg.corrupt");
+    let aside = state::aside(path);
     std::fs::rename(path, &aside).map_err(at(path))?;
     tracing::error!(
         file = %aside.display(),

@@ -23,7 +23,7 @@ async fn switched(first: u16) -> (Mock, Arc<AtomicU16>) {
 }
 
 fn named(mock: &Mock) -> RemoteWriteConfig {
-    let mut config = RemoteWriteConfig { name: "prometheus".into(), ..mock.config() };
+    let mut config = mock.config_with(|http| http.name = "prometheus".into());
     config.queue.max_samples_per_send = 20;
     config
 }
@@ -323,7 +323,7 @@ async fn a_queue_whose_target_is_gone_is_removed() {
     take(&emitter, 0..4);
     emitter.persist().expect("persisted");
     assert_eq!(files(home.path(), ".seg").len(), 1);
-    let other = RemoteWriteConfig { name: "a/b: c".into(), ..mock.config() };
+    let other = mock.config_with(|http| http.name = "a/b: c".into());
     emitter.reload(vec![other.clone()]).expect("valid");
     assert_eq!(files(home.path(), ".seg").len(), 0, "by a reload");
     take(&emitter, 4..6);
@@ -347,18 +347,18 @@ async fn a_reload_takes_the_queue_along_whatever_the_number_of_shards() {
     emitter.persist().expect("persisted");
     take(&emitter, 10..15);
     until(|| one(&emitter).retries > 0).await;
-    (config.url, config.queue.max_shards) = (up.config().url, 3);
+    (config.http.url, config.queue.max_shards) = (up.config().http.url, 3);
     emitter.reload(vec![config.clone()]).expect("valid");
     drained(&emitter).await;
     all_once(&accepted(&up), 0..15);
     assert_eq!(one(&emitter).accepted, 225);
     // And across a restart.
-    config.url = down.config().url;
+    config.http.url = down.config().http.url;
     emitter.reload(vec![config.clone()]).expect("valid");
     take(&emitter, 15..20);
     emitter.persist().expect("persisted");
     drop(emitter);
-    (config.url, config.queue.max_shards) = (up.config().url, 1);
+    (config.http.url, config.queue.max_shards) = (up.config().http.url, 1);
     let emitter = Emitter::new(vec![config], dir(home.path())).expect("valid");
     emitter.start();
     drained(&emitter).await;
@@ -413,14 +413,14 @@ async fn files_of_another_version_are_refused_with_what_to_do() {
 async fn a_name_that_does_not_resolve_is_retried_until_it_does() {
     let (up, _) = switched(204).await;
     let mut config = named(&up);
-    config.url = "http://no-such-host.invalid/api/v1/write".into();
-    let emitter = started(vec![config.clone(), RemoteWriteConfig { name: "other".into(), ..up.config() }]);
+    config.http.url = "http://no-such-host.invalid/api/v1/write".into();
+    let emitter = started(vec![config.clone(), up.config_with(|http| http.name = "other".into())]);
     take(&emitter, 0..3);
     until(|| one(&emitter).retries > 1).await;
     until(|| emitter.snapshot()[1].accepted == 45).await;
     assert_eq!((one(&emitter).accepted, one(&emitter).down), (0, true));
     up.received.lock().clear();
-    config.url = up.config().url;
+    config.http.url = up.config().http.url;
     emitter.reload(vec![config]).expect("valid");
     drained(&emitter).await;
     all_once(&accepted(&up), 0..3);
@@ -431,7 +431,7 @@ async fn a_timeout_is_retried() {
     let slow = |n: usize| Duration::from_secs(if n == 0 { 3600 } else { 0 });
     let mock = Mock::new(move |n, got| Reply { delay: slow(n), ..accept(got) }).await;
     let mut config = named(&mock);
-    (config.remote_timeout, config.queue.max_shards) = (Span(50), 1);
+    (config.http.timeout, config.queue.max_shards) = (Span(50), 1);
     let emitter = started(vec![config]);
     emitter.take(&batch(0, 1, &[("a", 1)]));
     drained(&emitter).await;

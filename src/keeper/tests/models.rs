@@ -87,7 +87,15 @@ fn only_what_is_asked_for_and_of_use_is_moved() {
     let few = format!("limits: {{max_series: 1}}\n{RULES}");
     let imported = import(read(&exported.file).expect("reads"), to.path(), Some(rules(&few)), false);
     assert_eq!(counts(&imported.expect("imports")), [1, 0, 0, 0, 0, 1]);
-    assert!(export(from.path(), &[], &exported.file).expect_err("refused").to_string().contains("already"));
+    let refused = |selectors: &str, file: &str| {
+        let error = export(from.path(), &parsed(selectors), &to.path().join(file)).expect_err("refused");
+        assert!(!error.to_string().contains("damaged"), "{error}");
+        error.to_string()
+    };
+    std::fs::write(to.path().join("there"), "mine").expect("writes");
+    assert!(refused("", "there").ends_with("there: this file exists already; name another one"));
+    assert!(refused("nowhere", "new").ends_with("none of its 48 series fits --match; nothing was written"));
+    assert!(!to.path().join("new").exists());
 }
 
 #[test]

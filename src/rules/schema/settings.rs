@@ -37,7 +37,7 @@ impl Default for Settings {
             forget_after: Span::hours(24),
             identity_without: Vec::new(),
             cohort: Vec::new(),
-            emit: EmitSet { score: true, flag: true, bands: false, detectors: false },
+            emit: EmitSet::default(),
             emit_when: EmitWhen::default(),
             labels: Vec::new(),
             buckets: false,

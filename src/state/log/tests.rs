@@ -173,7 +173,7 @@ fn a_full_disk_degrades_or_refuses_and_recovers() {
         let place = place();
         let log = log(&place, 0, LogOptions { on_disk_full, ..LogOptions::default() });
         write(&log, 1..=2);
-        log.full_disk().store(true, SeqCst);
+        log.full.clone().store(true, SeqCst);
         for sequence in 3..=4 {
             log.append(sequence, tick(sequence));
             assert_eq!(log.commit(sequence).is_ok(), kept);
@@ -181,7 +181,7 @@ fn a_full_disk_degrades_or_refuses_and_recovers() {
         assert!(log.failing() && log.refuses() != kept && log.has_hole());
         log.probe();
         assert!(log.failing(), "the disk is still full");
-        log.full_disk().store(false, SeqCst);
+        log.full.clone().store(false, SeqCst);
         log.probe();
         assert!(!log.failing() && log.set_hole(false) && !log.has_hole());
         write(&log, 5..=6);
