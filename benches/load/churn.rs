@@ -40,11 +40,10 @@ impl Look {
         let resident = server.usage()?.resident_bytes;
         let status = server.status()?;
         let parts = status["memory_bytes"].clone();
-        let all = parts["total"].as_f64().context("no memory_bytes")?;
         Ok(Look {
             kept: status["series"]["kept"].as_f64().context("no series")?,
             resident,
-            accounted: all,
+            accounted: parts["total"].as_f64().context("no total of memory_bytes")?,
             aliases: server.metric("oddity_alias_cache_entries")?,
             labels: server.metric("oddity_label_pairs")?,
             parts,
