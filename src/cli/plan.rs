@@ -8,21 +8,23 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// CPU time of a sample, µs: received, decoded, logged and scored. Of a million series or less.
-const SAMPLE: f64 = 1.2;
+const SAMPLE: f64 = 1.4;
 /// The same with its score and flag written back by remote write 2.0.
-const SAMPLE_EMITTED: f64 = 2.2;
+const SAMPLE_EMITTED: f64 = 2.5;
 /// Resident bytes of a process without series.
 const BASE: f64 = 20e6;
+/// More of them where outputs are written back: requests being made, and what waits for an answer.
+const BASE_EMITTED: f64 = 15e6;
 /// Resident bytes a series.
-const SERIES: f64 = 1_750.0;
-/// More of them where outputs are written back: their names and queues.
+const SERIES: f64 = 1_600.0;
+/// More where outputs are written back: their names and queues.
 const EMITTED: f64 = 100.0;
 /// More of them while a daily profile is on trial, in the first days, and for good where it is kept.
 const SEASON: f64 = 1_100.0;
 /// Bytes of the log a sample, as Prometheus compresses.
 const LOG: f64 = 130.0;
 /// Bytes of a checkpoint a series; two are kept, and a third is written.
-const CHECKPOINT: f64 = 1_050.0;
+const CHECKPOINT: f64 = 950.0;
 /// A core is not planned to be busier than this.
 const BUSY: f64 = 0.5;
 /// Work that a restart may have to do again, seconds.
@@ -76,13 +78,13 @@ impl Plan {
     fn of(series: u64, interval: Span, emit: Emit) -> Plan {
         let series = series as f64;
         let samples = series / interval.as_secs_f64();
-        let (cost, more) = match emit {
-            Emit::Always => (SAMPLE_EMITTED, EMITTED),
-            Emit::None => (SAMPLE, 0.0),
+        let (cost, base, more) = match emit {
+            Emit::Always => (SAMPLE_EMITTED, BASE + BASE_EMITTED, EMITTED),
+            Emit::None => (SAMPLE, BASE, 0.0),
         };
         let busy = samples * cost / 1e6;
         let log = samples * LOG;
-        let memory = BASE + series * (SERIES + more);
+        let memory = base + series * (SERIES + more);
         // The log reaches back to the older of two checkpoints, each as old as a replay may take.
         let logged = log * (2.0 * REPLAY / busy.max(1e-3)).min(2.0 * 900.0);
         let disk = 3.0 * series * CHECKPOINT + logged;
