@@ -297,6 +297,26 @@ mod tests {
     }
 
     #[test]
+    fn a_spare_is_written_over_unless_a_backup_has_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = written(folder.path());
+        let fresh = std::fs::read(&path).expect("reads");
+        let (spare, backup) = (folder.path().join(SPARE), folder.path().join("backup"));
+        for linked in [false, true] {
+            std::fs::write(&spare, [7; 10_000]).expect("writes");
+            if linked {
+                std::fs::hard_link(&spare, &backup).expect("links");
+            }
+            let node = std::fs::metadata(&spare).expect("is there").ino();
+            std::fs::remove_file(&path).expect("removes");
+            written(folder.path());
+            assert_eq!(std::fs::metadata(&path).expect("is there").ino() == node, !linked);
+            assert!(std::fs::read(&path).expect("reads") == fresh && !spare.exists());
+        }
+        assert_eq!(std::fs::read(&backup).expect("reads"), [7; 10_000]);
+    }
+
+    #[test]
     fn any_damage_is_seen() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = written(folder.path());

@@ -261,7 +261,7 @@ mod tests {
         let folder = Folder::open(place.path()).expect("opens");
         let sequences: Vec<u64> = folder.checkpoints().expect("lists").iter().map(|c| c.sequence).collect();
         assert_eq!(sequences, [30, 20]);
-        assert_eq!(std::fs::read_dir(folder.checkpoint_folder()).expect("lists").count(), 2);
+        assert_eq!(std::fs::read_dir(folder.checkpoint_folder()).expect("lists").count(), 3, "and the spare");
         let newest = &folder.checkpoints().expect("lists")[0];
         assert!(folder.open_checkpoint(newest, 5).is_ok());
         assert!(folder.open_checkpoint(newest, 6).is_err());
