@@ -32,6 +32,10 @@ const FAULTS: [FaultKind; 8] = [
     FaultKind::Variance,
     FaultKind::Ramp,
 ];
+/// Faults are so many times larger than usual: a sidecar that knows a series for a few hours is cautious.
+const LARGER: f64 = 2.0;
+/// A ramp, which the quick detectors follow, so many times.
+const STEEPER: f64 = 6.0;
 /// Steps from the end of the history to the first fault, and from a fault to the next.
 const PAUSE: (i64, i64) = (8, 24);
 /// Steps without a flag that close an alarm: 5 min at 15 s.
@@ -183,7 +187,8 @@ impl Demo {
     fn inject(&mut self, step: i64, round: usize) -> anyhow::Result<i64> {
         let kind = FAULTS[round % FAULTS.len()];
         let series = self.fleet.suited(kind, round)?;
-        let (steps, size) = (kind.default_steps(), kind.default_size());
+        let larger = if kind == FaultKind::Ramp { STEEPER } else { LARGER };
+        let (steps, size) = (kind.default_steps(), larger * kind.default_size());
         let fault = Fault { kind, series, start: step, steps, size };
         self.fleet.inject(fault);
         let labels: BTreeMap<String, String> = self.fleet.labels(series, step).into_iter().collect();
