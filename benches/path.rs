@@ -197,6 +197,7 @@ fn whole(c: &mut Criterion) {
         });
         if lanes == 1 {
             // 256 partitions of some 390 series each.
+            group.throughput(Throughput::Elements(SERIES as u64 / 256));
             let mut number = 0;
             group.bench_function("image of a partition (its series)", |b| {
                 b.iter_batched(
@@ -208,6 +209,7 @@ fn whole(c: &mut Criterion) {
                     BatchSize::SmallInput,
                 );
             });
+            group.throughput(Throughput::Elements(SERIES as u64));
         }
     }
     group.finish();
