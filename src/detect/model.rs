@@ -4,7 +4,8 @@
 //! one number is told in [`super::fuse`].
 //!
 //! A sample of which the default budget would be spent is odd; while oddness lasts, levels and
-//! scales learn less, for [`ModelParams::accept_shift_after`] at most: then the level is taken
+//! scales learn less (and a little less of what is nearly odd), for
+//! [`ModelParams::accept_shift_after`] at most: then the level is taken
 //! as the new normal.
 
 mod image;
@@ -64,6 +65,8 @@ const FULL: u16 = 16;
 const ODD: u16 = 2;
 /// The share while the ledger is young: a heavy tail must be learnt soon.
 const ODD_YOUNG: u16 = 10;
+/// Shares of the nats of an odd sample from which on less is learnt, and as little as of an odd one.
+const WARY: (f64, f64) = (0.75, 1.0);
 /// Base scales from the base level beyond which a shift is still on.
 const DISPLACED: f64 = 4.0;
 /// Slow widths from which on the sliding window's width is a change of variance.
@@ -355,7 +358,7 @@ impl Model {
                 self.back = 0;
                 self.odd_share()
             }
-            None => FULL,
+            None => self.wary(judged.nats),
             Some(_) if !odd && !away => {
                 self.back += 1;
                 if self.back >= BACK {
@@ -372,6 +375,17 @@ impl Model {
                 self.odd_share()
             }
         }
+    }
+
+    /// The share of a sample that is not odd, less where it nearly is: a climb must not be followed so
+    /// quickly that it never is.
+    fn wary(&self, nats: f64) -> u16 {
+        if nats < WARY.0 * readout::LEAST || self.ledger.weight() <= 0.0 {
+            return FULL;
+        }
+        let near = nats / readout::allowed(Span::days(30).0, self.interval.ms());
+        let wary = ((near - WARY.0) / (WARY.1 - WARY.0)).clamp(0.0, 1.0);
+        FULL - (f64::from(FULL - self.odd_share()) * wary) as u16
     }
 
     /// The share of an odd sample, less as the ledger fills.
