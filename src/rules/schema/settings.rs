@@ -1,7 +1,7 @@
 //! What may stand in `defaults` and in each rule.
 
 use super::{LATER, is_label_name, label_names};
-use crate::detect::{Detector, DetectorSet, Direction, ModelParams, Periods, ReadOut, Season};
+use crate::detect::{Detector, DetectorSet, Direction, Periods, Season};
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
 use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
@@ -9,71 +9,27 @@ use crate::rules::window::Windows;
 use crate::rules::yaml::{Map, Node};
 use crate::time::{Span, Zone};
 
-/// A rule without its name and selectors.
+/// What a rule is but for its name, selectors and windows.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    transforms: Vec<As>,
-    params: ModelParams,
-    read: ReadOut,
-    silence: Option<Silence>,
+    rule: Rule,
     /// How long a series is remembered: bounds `silence`.
     forget_after: Span,
-    identity_without: Vec<String>,
-    cohort: Vec<String>,
-    emit: EmitSet,
-    emit_when: EmitWhen,
-    labels: Vec<(String, String)>,
-    buckets: bool,
-    max_series: Option<usize>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            transforms: Vec::new(),
-            params: ModelParams::default(),
-            read: ReadOut::default(),
-            silence: None,
-            forget_after: Span::hours(24),
-            identity_without: Vec::new(),
-            cohort: Vec::new(),
-            emit: EmitSet::default(),
-            emit_when: EmitWhen::default(),
-            labels: Vec::new(),
-            buckets: false,
-            max_series: None,
-        }
-    }
 }
 
 impl Settings {
     /// The defaults, where series are remembered for so long.
     pub(super) fn remembered_for(forget_after: Span) -> Settings {
-        Settings { forget_after, ..Settings::default() }
+        Settings { rule: Rule::new("", Vec::new()), forget_after }
     }
 
     pub(super) fn into_rule(self, name: String, selectors: Vec<Selector>, ignore: Windows) -> Rule {
-        Rule {
-            name,
-            selectors,
-            transforms: self.transforms,
-            params: self.params,
-            read: self.read,
-            silence: self.silence,
-            ignore,
-            identity_without: self.identity_without,
-            cohort: self.cohort,
-            emit: self.emit,
-            emit_when: self.emit_when,
-            labels: self.labels,
-            buckets: self.buckets,
-            max_series: self.max_series,
-        }
+        Rule { name, selectors, ignore, ..self.rule }
     }
 
     /// Takes over what a map says; what it leaves out stays as it is.
     pub(super) fn read(&mut self, map: &mut Map<'_>, names: OutputNames) {
-        set(&mut self.transforms, map.take("as").and_then(|node| transforms(&node)));
+        set(&mut self.rule.transforms, map.take("as").and_then(|node| transforms(&node)));
         self.read_out(map);
         self.models(map);
         self.season(map);
@@ -81,17 +37,19 @@ impl Settings {
         if let Some(mut fields) = map.take("silence").and_then(|node| node.map()) {
             let after = fields.require("after", "how long a series may be silent, such as 5m");
             let after = after.and_then(|node| self.silent_after(&node));
-            self.silence = after.map(|after| Silence { after }).or(self.silence);
+            self.rule.silence = after.map(|after| Silence { after }).or(self.rule.silence);
             fields.finish();
         }
-        for (name, to) in [("identity_without", &mut self.identity_without), ("cohort", &mut self.cohort)] {
+        for (name, to) in
+            [("identity_without", &mut self.rule.identity_without), ("cohort", &mut self.rule.cohort)]
+        {
             if let Some(node) = map.take(name) {
                 set(to, label_names(&node));
             }
         }
         let most = map.take("max_series").and_then(|node| node.size(1..=1_000_000_000));
-        self.max_series = most.or(self.max_series);
-        set(&mut self.buckets, map.take("buckets").and_then(|node| node.bool()));
+        self.rule.max_series = most.or(self.rule.max_series);
+        set(&mut self.rule.buckets, map.take("buckets").and_then(|node| node.bool()));
         for name in ["forecast", "narrate", "notify", "responses"] {
             map.refuse(name, LATER);
         }
@@ -113,15 +71,15 @@ impl Settings {
     /// How scores are read out of the evidence.
     fn read_out(&mut self, map: &mut Map<'_>) {
         if let Some(budget) = map.take("false_alarms").and_then(|node| node.parse(Budget::parse)) {
-            self.read.budget = budget.span;
+            self.rule.read.budget = budget.span;
         }
         if let Some(quiet) = map.take("quiet").and_then(|node| node.duration(Span::SECOND..=Span::days(7))) {
-            self.read.quiet = Some(quiet);
+            self.rule.read.quiet = Some(quiet);
         }
         let directions = [("both", Direction::Both), ("up", Direction::Up), ("down", Direction::Down)];
-        set(&mut self.read.direction, map.take("direction").and_then(|node| node.choice(&directions)));
+        set(&mut self.rule.read.direction, map.take("direction").and_then(|node| node.choice(&directions)));
         if let Some(mut fields) = map.take("min_change").and_then(|node| node.map()) {
-            let change = &mut self.read.min_change;
+            let change = &mut self.rule.read.min_change;
             let absolute = fields.take("absolute");
             let absolute = absolute.and_then(|node| node.number("a number of at least 0", |x| x >= 0.0));
             set(&mut change.absolute, absolute);
@@ -132,7 +90,7 @@ impl Settings {
 
     /// What shapes the models.
     fn models(&mut self, map: &mut Map<'_>) {
-        let params = &mut self.params;
+        let params = &mut self.rule.params;
         let detectors = map.take("detectors");
         set(&mut params.detectors, detectors.and_then(|node| detector_set(&node)));
         let samples = map.take("min_samples").and_then(|node| node.whole(2..=1_000_000));
@@ -168,26 +126,26 @@ impl Settings {
     }
 
     fn season(&mut self, map: &mut Map<'_>) {
-        set(&mut self.params.season, map.take("season").and_then(|node| season(&node)));
-        set(&mut self.params.zone, map.take("timezone").and_then(|node| node.parse(Zone::named)));
+        set(&mut self.rule.params.season, map.take("season").and_then(|node| season(&node)));
+        set(&mut self.rule.params.zone, map.take("timezone").and_then(|node| node.parse(Zone::named)));
     }
 
     fn outputs(&mut self, map: &mut Map<'_>, names: OutputNames) {
-        set(&mut self.emit, map.take("emit").and_then(|node| emit(&node)));
+        set(&mut self.rule.emit, map.take("emit").and_then(|node| emit(&node)));
         let when = [
             ("always", EmitWhen::Always),
             ("changed", EmitWhen::Changed),
             ("anomalous", EmitWhen::Anomalous),
         ];
-        set(&mut self.emit_when, map.take("emit_when").and_then(|node| node.choice(&when)));
+        set(&mut self.rule.emit_when, map.take("emit_when").and_then(|node| node.choice(&when)));
         for (key, name, node) in map.take("labels").and_then(|node| node.pairs()).unwrap_or_default() {
             // A map with a name twice is complained of by `pairs`.
             if let Some(value) = output_label(&key, &name, &node, names) {
-                self.labels.retain(|(have, _)| *have != name);
-                self.labels.push((name, value));
+                self.rule.labels.retain(|(have, _)| *have != name);
+                self.rule.labels.push((name, value));
             }
         }
-        self.labels.sort();
+        self.rule.labels.sort();
     }
 }
 
