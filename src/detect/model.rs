@@ -288,7 +288,9 @@ impl Model {
         let interval = self.interval.ms();
         let grain = self.steps.floor();
         let (scale, last) = (self.base.sd().max(grain), self.steps.last);
-        let sixteenths = self.share(params, at, x, judged);
+        // Nats of an odd sample, by the default budget.
+        let bar = readout::allowed(Span::days(30).0, interval);
+        let sixteenths = self.share(params, at, x, judged, bar);
         let share = f64::from(sixteenths) / f64::from(FULL);
         if n > 10 {
             self.base_tail.learn(judged.base_z, share);
@@ -322,7 +324,6 @@ impl Model {
         self.base.learn(x, BASE_GAIN.max(young(n)) * share.max(0.125), clip);
         self.steps.learn(x, share);
         if n >= params.min_samples {
-            let bar = readout::allowed(Span::days(30).0, self.interval.ms());
             self.ledger.learn(at, judged.fused, bar, PEAKS / 2);
             self.plain.learn(at, judged.plain, bar, PEAKS / 2);
             if has(Detector::Shift) {
@@ -347,10 +348,8 @@ impl Model {
     }
 
     /// How much this sample may teach, in sixteenths; keeps the book of odd times.
-    fn share(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged) -> u16 {
-        let odd = self.samples >= params.min_samples
-            && judged.nats >= readout::LEAST
-            && judged.nats >= readout::allowed(Span::days(30).0, self.interval.ms());
+    fn share(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged, bar: f64) -> u16 {
+        let odd = self.samples >= params.min_samples && judged.nats >= bar;
         let away = judged.base_z > DISPLACED;
         match self.odd_since {
             None if odd => {
@@ -358,7 +357,7 @@ impl Model {
                 self.back = 0;
                 self.odd_share()
             }
-            None => self.wary(judged.nats),
+            None => self.wary(judged.nats / bar),
             Some(_) if !odd && !away => {
                 self.back += 1;
                 if self.back >= BACK {
@@ -377,13 +376,12 @@ impl Model {
         }
     }
 
-    /// The share of a sample that is not odd, less where it nearly is: a climb must not be followed so
-    /// quickly that it never is.
-    fn wary(&self, nats: f64) -> u16 {
-        if nats < WARY.0 * readout::LEAST || self.ledger.weight() <= 0.0 {
+    /// The share of a sample that is not odd, less where it nearly is, `near` 1: a climb must not be
+    /// followed so quickly that it never is.
+    fn wary(&self, near: f64) -> u16 {
+        if self.ledger.weight() <= 0.0 {
             return FULL;
         }
-        let near = nats / readout::allowed(Span::days(30).0, self.interval.ms());
         let wary = ((near - WARY.0) / (WARY.1 - WARY.0)).clamp(0.0, 1.0);
         FULL - (f64::from(FULL - self.odd_share()) * wary) as u16
     }
