@@ -7,7 +7,7 @@
 
 mod values;
 
-pub use values::{load_text, store_text};
+pub use values::{load_text, store_bytes, store_text};
 
 use std::borrow::Cow;
 

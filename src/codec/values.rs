@@ -4,6 +4,17 @@ use super::{Damaged, FARTHEST, Reader, Stored, store_count};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, Hash};
 
+/// Appends the bytes of many numbers at one go.
+#[inline]
+pub fn store_bytes<const N: usize>(items: impl ExactSizeIterator<Item = [u8; N]>, to: &mut Vec<u8>) {
+    let start = to.len();
+    to.resize(start + items.len() * N, 0);
+    let room = to.get_mut(start..).unwrap_or_default();
+    for (place, item) in room.as_chunks_mut().0.iter_mut().zip(items) {
+        *place = item;
+    }
+}
+
 /// Numbers: their bytes, the lowest first; many at one go.
 macro_rules! numbers {
     ($($number:ty),+) => {$(
@@ -17,12 +28,7 @@ macro_rules! numbers {
                 sound(<$number>::from_le_bytes(from.array()?), from)
             }
             fn store_all(items: &[Self], to: &mut Vec<u8>) {
-                let start = to.len();
-                to.resize(start + size_of_val(items), 0);
-                let room = to.get_mut(start..).unwrap_or_default();
-                for (place, item) in room.as_chunks_mut().0.iter_mut().zip(items) {
-                    *place = item.to_le_bytes();
-                }
+                store_bytes(items.iter().map(|item| item.to_le_bytes()), to);
             }
             fn load_all(count: usize, from: &mut Reader<'_>) -> Result<Vec<Self>, Damaged> {
                 let bytes = from.bytes(count.saturating_mul(size_of::<$number>()))?;

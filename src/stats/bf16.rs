@@ -1,6 +1,6 @@
 //! bfloat16: the upper half of a single-precision number, for what is kept by the dozen a series.
 
-use crate::codec::{Damaged, Reader, Stored};
+use crate::codec::{Damaged, Reader, Stored, store_bytes};
 
 /// A finite number of the range of `f32` with eight significant bits: within 1/512 of what it was made
 /// of (Kalamkar et al. 2019, "A Study of BFLOAT16 for Deep Learning Training", section 3).
@@ -23,6 +23,11 @@ impl Bf16 {
 
     /// The greatest finite one.
     const FARTHEST: f32 = f32::from_bits(0x7f7f_0000);
+
+    fn checked(bits: u16, from: &Reader<'_>) -> Result<Bf16, Damaged> {
+        let number = Bf16(bits);
+        if number.get().is_finite() { Ok(number) } else { Err(from.damaged("not a finite bfloat16")) }
+    }
 }
 
 impl Stored for Bf16 {
@@ -35,18 +40,11 @@ impl Stored for Bf16 {
     }
 
     fn store_all(items: &[Self], to: &mut Vec<u8>) {
-        to.extend(items.iter().flat_map(|item| item.0.to_le_bytes()));
+        store_bytes(items.iter().map(|item| item.0.to_le_bytes()), to);
     }
 
     fn load_all(count: usize, from: &mut Reader<'_>) -> Result<Vec<Self>, Damaged> {
         u16::load_all(count, from)?.into_iter().map(|bits| Self::checked(bits, from)).collect()
-    }
-}
-
-impl Bf16 {
-    fn checked(bits: u16, from: &Reader<'_>) -> Result<Bf16, Damaged> {
-        let number = Bf16(bits);
-        if number.get().is_finite() { Ok(number) } else { Err(from.damaged("not a finite bfloat16")) }
     }
 }
 
