@@ -112,6 +112,12 @@ pub(crate) fn aside(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Puts a file that cannot be used where it is in nobody's way; says where.
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = aside(path);
+    std::fs::rename(path, &aside).map(|()| aside)
+}
+
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     // Elsewhere folders cannot be opened, and need not be synced.

@@ -3,7 +3,7 @@
 use crate::engine::{Engine, FORMAT, Image, OutputSink};
 use crate::registry::Partition;
 use crate::rules::RuleSet;
-use crate::state::{Folder, Section, SectionKind, StateError, Summary, replay};
+use crate::state::{Folder, Section, SectionKind, StateError, Summary, replay, set_aside};
 use crossbeam_channel::bounded;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub fn restore(
                 break;
             }
             Err(error @ StateError::Damaged { .. }) => {
-                let aside = folder.set_aside(&summary.path)?;
+                let aside = set_aside(&summary.path).map_err(StateError::io(&summary.path))?;
                 let what = format!("{error}; it is kept as {} and the one before is tried", aside.display());
                 tracing::error!("{what}");
                 found.trouble.push(what);

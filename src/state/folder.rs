@@ -2,7 +2,7 @@
 
 use super::checkpoint::SPARE;
 use super::log::PROBE;
-use super::{CheckpointReader, StateError, aside, numbered, sync_folder};
+use super::{CheckpointReader, StateError, numbered, sync_folder};
 use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Write};
@@ -176,16 +176,6 @@ impl Folder {
         }
     }
 
-    /// Puts a file that cannot be used where it is in nobody's way.
-    ///
-    /// # Errors
-    /// It cannot be renamed.
-    pub fn set_aside(&self, path: &Path) -> Result<PathBuf, StateError> {
-        let aside = aside(path);
-        std::fs::rename(path, &aside).map_err(StateError::io(path))?;
-        Ok(aside)
-    }
-
     /// Takes away all but the last two checkpoints; says from which sequence on the log is still needed.
     /// The newest of the others is left for the next checkpoint to write over.
     ///
@@ -206,7 +196,7 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CheckpointWriter;
+    use super::super::{CheckpointWriter, set_aside};
     use super::*;
 
     #[test]
@@ -265,7 +255,7 @@ mod tests {
         let newest = &folder.checkpoints().expect("lists")[0];
         assert!(folder.open_checkpoint(newest, 5).is_ok());
         assert!(folder.open_checkpoint(newest, 6).is_err());
-        let aside = folder.set_aside(&newest.path).expect("renames");
+        let aside = set_aside(&newest.path).expect("renames");
         assert!(aside.exists() && folder.checkpoints().expect("lists").len() == 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::head::{HEAD, Head};
 use super::segment::{FRAME, Frame, SEGMENT};
-use super::{StateError, aside, numbered};
+use super::{StateError, aside, numbered, set_aside};
 use crate::record::Logged;
 use bytes::Bytes;
 use std::fs::File;
@@ -233,7 +233,7 @@ pub fn replay(
         }
         if incarnation_of(path)?.is_some_and(|of| of != incarnation) {
             replayed.trouble.push(format!("{} belongs to another state and is not read", path.display()));
-            set_aside(path)?;
+            set_aside(path).map_err(StateError::io(path))?;
             continue;
         }
         let mut trouble = Vec::new();
@@ -276,10 +276,6 @@ fn incarnation_of(path: &Path) -> Result<Option<u128>, StateError> {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(StateError::io(path)(error)),
     }
-}
-
-fn set_aside(path: &Path) -> Result<(), StateError> {
-    std::fs::rename(path, aside(path)).map_err(StateError::io(path))
 }
 
 /// Says what was wrong in a segment, keeps a copy where it was damaged, and cuts off an end that is no

@@ -302,8 +302,7 @@ fn mend(
         let file = File::options().write(true).open(path).map_err(at(path))?;
         return file.set_len(place as u64).map_err(at(path));
     }
-    let aside = state::aside(path);
-    std::fs::rename(path, &aside).map_err(at(path))?;
+    let aside = state::set_aside(path).map_err(at(path))?;
     tracing::error!(
         file = %aside.display(),
         at = place,
