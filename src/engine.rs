@@ -30,7 +30,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use crate::registry::partition::FORMAT;
-pub use account::{Account, PARTS};
+pub use account::Account;
 pub use output::{Detail, Output, OutputBatch, OutputSink, OutputValue};
 pub use restore::{Image, Replay, check_models};
 pub use status::{EngineStats, SignalStatus, Standing};

@@ -11,6 +11,7 @@ use oddity::time::Span;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
 
 /// Pods replaced an hour, percent: 1 % a minute.
 const CHURN: f64 = 60.0;
@@ -84,7 +85,7 @@ pub async fn print(args: &ChurnArgs) -> anyhow::Result<()> {
         fleet.inject(Fault { kind, series: pod * POD, start: stop, steps: 600, size: 0.0 });
     }
     let fleet = Arc::new(fleet);
-    let sink = Sink::listen("127.0.0.1:0").await?;
+    let sink = Sink::new(TcpListener::bind("127.0.0.1:0").await?)?;
     let mut server = Server::start(&Setup {
         downstream: sink.address(),
         emit: args.emit,

@@ -9,6 +9,7 @@ use oddity::time::{Millis, Span};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
 
 /// Rounds before anything is measured: beyond `min_samples` (60) and the window of `zscore` (64).
 const WARMUP: i64 = 66;
@@ -78,7 +79,7 @@ impl<'a> Rows<'a> {
     async fn print(mut self) -> anyhow::Result<()> {
         let text = self.args.format == Format::Text;
         let baselines = self.baselines()?;
-        let sink = Arc::new(Sink::listen("127.0.0.1:0").await?);
+        let sink = Arc::new(Sink::new(TcpListener::bind("127.0.0.1:0").await?)?);
         let mut setup = Setup {
             downstream: sink.address(),
             emit: self.args.emit.first().copied().unwrap_or(Emit::None),

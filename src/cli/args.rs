@@ -4,6 +4,7 @@ use crate::simulate::fault::FaultSpec;
 use crate::simulate::sender;
 use crate::time::Span;
 use std::str::FromStr;
+use tokio::net::TcpListener;
 
 /// A whole number from `LEAST` to `MOST`.
 pub(super) fn whole<const LEAST: u64, const MOST: u64, T: TryFrom<u64>>(text: &str) -> Result<T, String> {
@@ -65,6 +66,21 @@ pub(super) fn listen(text: &str) -> Result<String, String> {
         Ok(_) if fits => Ok(text.to_string()),
         Err(_) if fits => Err(format!("the port is not a number from 0 to 65535; {wrong}")),
         _ => Err(wrong.into()),
+    }
+}
+
+/// Listens on an address as [`listen`] takes it: `:9898` is every interface.
+pub(super) async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    match address.strip_prefix(':') {
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Ok(listener) => Ok(listener),
+            // A machine without IPv6.
+            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+                TcpListener::bind(format!("0.0.0.0:{port}")).await
+            }
+            Err(error) => Err(error),
+        },
+        None => TcpListener::bind(address).await,
     }
 }
 

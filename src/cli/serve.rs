@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -123,7 +122,7 @@ async fn serve(args: ServeArgs, config: Config) -> anyhow::Result<()> {
     let app = App::build(config, options)?;
     let mut listeners = Vec::new();
     for address in &addresses {
-        let listener = listen(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener = args::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         let local = listener.local_addr()?;
         tracing::info!(address = %local, tls = app.doors().tls().is_some(), "listening");
         if !local.ip().is_loopback() {
@@ -169,21 +168,6 @@ fn reload_on_hangup(reloader: Arc<Reloader>) -> std::io::Result<impl Future<Outp
             }
         }
     })
-}
-
-/// Listens on an address as Prometheus writes it: `:9898` is every interface.
-async fn listen(address: &str) -> std::io::Result<TcpListener> {
-    match address.strip_prefix(':') {
-        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
-            Ok(listener) => Ok(listener),
-            // A machine without IPv6.
-            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
-                TcpListener::bind(format!("0.0.0.0:{port}")).await
-            }
-            Err(error) => Err(error),
-        },
-        None => TcpListener::bind(address).await,
-    }
 }
 
 fn start_log(level: LogLevel, format: LogFormat) {

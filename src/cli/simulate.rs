@@ -3,7 +3,7 @@
 use super::{Usage, args};
 use crate::simulate::run::Counts;
 use crate::simulate::{
-    self, BenchOptions, BenchReport, Fleet, FleetOptions, RunOptions, Sink, Teller, Trouble,
+    self, BenchOptions, BenchReport, Fleet, FleetOptions, RunOptions, SimulateError, Sink, Teller, Trouble,
 };
 use crate::time::{Millis, Span};
 use crate::wire::Version;
@@ -237,9 +237,12 @@ fn tell_all(trouble: &Trouble) {
 
 async fn load(args: Args, fleet: Fleet) -> anyhow::Result<ExitCode> {
     let sink = match &args.sink {
-        // As Prometheus writes it: no host means every interface.
-        Some(address) if address.starts_with(':') => Some(Sink::listen(&format!("0.0.0.0{address}")).await?),
-        Some(address) => Some(Sink::listen(address).await?),
+        Some(address) => {
+            let sink = args::bind(address).await.and_then(Sink::new);
+            Some(sink.map_err(|error| {
+                SimulateError::Options(format!("cannot listen on {address} as a downstream: {error}"))
+            })?)
+        }
         None => None,
     };
     let options = BenchOptions {

@@ -1,6 +1,7 @@
 //! One connection to a remote-write receiver, which retries as Prometheus does.
 
 use super::{SimulateError, Trouble};
+use crate::outbound::causes;
 use crate::wire::Version;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -158,7 +159,7 @@ impl Sender {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(u16, String, Option<Duration>), String> {
-        let answer = self.client.request(request).await.map_err(|error| chain(&error))?;
+        let answer = self.client.request(request).await.map_err(|error| causes(&error))?;
         let (head, body) = answer.into_parts();
         let after = retry_after(&head.headers);
         let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| error.to_string())?;
@@ -176,7 +177,7 @@ impl Sender {
         parts.path_and_query = Some(path.parse().map_err(|error| failed(format!("{error}")))?);
         let uri = Uri::from_parts(parts).map_err(|error| failed(error.to_string()))?;
         let request = Request::get(uri).body(Full::default()).map_err(|error| failed(error.to_string()))?;
-        let answer = self.client.request(request).await.map_err(|error| failed(chain(&error)))?;
+        let answer = self.client.request(request).await.map_err(|error| failed(causes(&error)))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), limit).collect().await;
         let body = body.map_err(|error| failed(error.to_string()))?.to_bytes();
@@ -196,17 +197,6 @@ async fn set(stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn retry_after(headers: &HeaderMap<HeaderValue>) -> Option<Duration> {

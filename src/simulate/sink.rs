@@ -87,16 +87,12 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Listens at `host:port`; port 0 takes a free one.
+    /// Answers on a listener. Called within a tokio runtime.
     ///
     /// # Errors
-    /// The address cannot be listened on.
-    pub async fn listen(address: &str) -> Result<Sink, SimulateError> {
-        let failed = |error: std::io::Error| {
-            SimulateError::Options(format!("cannot listen on {address} as a downstream: {error}"))
-        };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+    /// The listener has no address.
+    pub fn new(listener: TcpListener) -> std::io::Result<Sink> {
+        let address = listener.local_addr()?;
         let got = Arc::new(Mutex::new(Got::default()));
         let accepting = tokio::spawn(accept(listener, got.clone()));
         Ok(Sink { address, got, accepting })
@@ -273,7 +269,8 @@ mod tests {
     async fn scores_are_matched_with_the_requests_their_samples_were_in() {
         let options = FleetOptions { series: 40, churn: 10_000.0, ..FleetOptions::default() };
         let fleet = Fleet::new(options).expect("valid");
-        let sink = Sink::listen("127.0.0.1:0").await.expect("listens");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let sink = Sink::new(listener).expect("has an address");
         let url = format!("http://{}/", sink.address());
         let (first, last) = (1_000, 1_002);
         let mut place = HashMap::new();

@@ -2,6 +2,7 @@
 
 use super::{Args, show::Show};
 use crate::app::{App, Options};
+use crate::cli::args;
 use crate::config::{Config, ServerConfig};
 use crate::detect::Direction;
 use crate::emit::config::{HttpConfig, RemoteWriteConfig};
@@ -39,7 +40,7 @@ impl Sidecar {
 
 /// Starts it.
 pub async fn start(args: &Args, show: &Show) -> anyhow::Result<Sidecar> {
-    let listener = match TcpListener::bind(&args.listen).await {
+    let listener = match args::bind(&args.listen).await {
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             show.say(&format!("{} is in use; taking a free port", args.listen));
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")?
