@@ -4,6 +4,7 @@
 //! time is the samples' own timestamps. Every function is total over all `f64`.
 
 mod band;
+mod centre;
 mod channel;
 pub mod cohort;
 pub mod ewma;
@@ -20,6 +21,7 @@ pub mod shift;
 pub mod slope;
 pub mod zscore;
 
+pub use centre::Centre;
 pub use kind::Kind;
 pub use model::{Band, Model, Verdict};
 pub use params::{Detector, DetectorSet, Direction, MinChange, ModelParams, Periods, ReadOut, Season};

@@ -3,6 +3,7 @@
 //! Only `+ - * /`, square roots (exactly rounded by IEEE 754) and `libm` are used, in a fixed order.
 
 pub mod bf16;
+pub mod count;
 pub mod histogram;
 pub mod interval;
 pub mod math;

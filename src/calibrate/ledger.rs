@@ -8,21 +8,18 @@
 //! Where few samples stand behind a peak, the tail is taken from nearer its middle, where it may be steeper
 //! than farther out: there the top quarter's own scale tells what lies beyond it, should that be wider.
 
+use super::exposure::Moment;
 use crate::codec::{Damaged, Reader, Stored};
-use crate::stats::math::ln;
-use crate::time::Millis;
+use crate::stats::math::{Bounds, normal_ln};
 
 /// Peaks kept.
 pub const PEAKS: usize = 24;
 /// Time without a greater value that ends a peak, s.
-const APART: u32 = HOUR;
+const APART: u32 = 3_600;
 /// Peaks before the ledger has a say.
 const FEWEST: u16 = 3;
 /// Steps a nat in a stored peak.
 const STEPS: f64 = 256.0;
-const HOUR: u32 = 3_600;
-/// Ages at which half the early ledger is forgotten: the detectors were still learning then.
-const EARLY: [u32; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
 /// Where an incident is told from the tail.
 const INCIDENT: Prior = Prior { peaks: 10.0, scale: 2.5 };
 /// Peaks that the tail's scale weighs against that of the top quarter.
@@ -33,11 +30,19 @@ const DEEP: f64 = 6.1;
 const SHALLOW: f64 = 5.3;
 /// Allowed nats beyond which, times this, a peak is an incident.
 const FAR: f64 = 1.2;
-/// Seconds that earn one peak left out, and how many can be saved up.
-const CREDIT: f32 = 24.0 * HOUR as f32;
-const MOST: f32 = 8.0;
-/// Time the ledger stands for at most.
-const WINDOW: u32 = 240 * HOUR;
+/// Minutes that earn one peak left out, and how many can be saved up.
+const CREDIT: u16 = 24 * 60;
+const MOST: u16 = 8 * CREDIT;
+/// Logarithms of the numbers of peaks held.
+const LN_HELD: [f64; PEAKS + 1] = {
+    let mut table = [0.0; PEAKS + 1];
+    let mut held = 1;
+    while held <= PEAKS {
+        table[held] = normal_ln(held as f64);
+        held += 1;
+    }
+    table
+};
 
 /// What is thought of a tail's scale before its peaks have told it. Chosen on the development data.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,86 +53,44 @@ pub struct Prior {
     pub scale: f64,
 }
 
-/// The peaks, largest first, and what they stand for; 88 bytes. Times are seconds since its birth.
-#[derive(Clone, Debug, PartialEq)]
+/// The peaks, largest first; 68 bytes. What they stand for is in the model's [`super::Exposure`]; times are
+/// seconds since its birth.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
-    born: Millis,
-    peaks: [u16; PEAKS],
     candidate: f32,
     candidate_at: u32,
-    window_from: u32,
-    /// Samples the peaks stand for.
-    samples: f32,
-    /// Far peaks that may still be left out.
-    credit: f32,
+    peaks: [u16; PEAKS],
+    /// Far peaks that may still be left out, in minutes.
+    credit: u16,
     /// Peaks entered, saturating.
     entered: u16,
     /// Far peaks by hour of day, two bits each.
     hours: [u8; 6],
     held: u8,
-    halvings: u8,
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Ledger {
-            born: Millis::MIN,
-            peaks: [0; PEAKS],
-            candidate: 0.0,
-            candidate_at: 0,
-            window_from: 0,
-            samples: 0.0,
-            credit: 0.0,
-            entered: 0,
-            hours: [0; 6],
-            held: 0,
-            halvings: 0,
-        }
-    }
 }
 
 /// Of the peaks, those held.
 impl Stored for Ledger {
     fn store(&self, to: &mut Vec<u8>) {
-        let Ledger {
-            born,
-            peaks,
-            candidate,
-            candidate_at,
-            window_from,
-            samples,
-            credit,
-            entered,
-            hours,
-            held,
-            halvings,
-        } = self;
-        born.store(to);
+        let Ledger { candidate, candidate_at, peaks, credit, entered, hours, held } = self;
         candidate.store(to);
         candidate_at.store(to);
-        window_from.store(to);
-        samples.store(to);
         credit.store(to);
         entered.store(to);
         hours.store(to);
-        halvings.store(to);
         held.store(to);
         u16::store_all(peaks.get(..usize::from(*held)).unwrap_or_default(), to);
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let mut ledger = Ledger {
-            born: Stored::load(from)?,
-            peaks: [0; PEAKS],
             candidate: Stored::load(from)?,
             candidate_at: Stored::load(from)?,
-            window_from: Stored::load(from)?,
-            samples: Stored::load(from)?,
             credit: Stored::load(from)?,
             entered: Stored::load(from)?,
             hours: from.array()?,
-            halvings: Stored::load(from)?,
             held: Stored::load(from)?,
+            peaks: [0; PEAKS],
         };
         let Some(held) = ledger.peaks.get_mut(..usize::from(ledger.held)) else {
             return Err(from.damaged("more peaks than a ledger holds"));
@@ -145,28 +108,29 @@ impl Ledger {
         if self.held < 2 {
             return 0.0;
         }
-        (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).min(1.0)
+        (f64::from(self.entered.saturating_sub(FEWEST)) / 8.0).at_most(1.0)
     }
 
     /// How much is still to be learnt of the tail: 1 at first, 0 once five days of peaks were entered.
     pub fn youth(&self) -> f64 {
-        1.0 - (f64::from(self.entered) / 120.0).min(1.0)
+        1.0 - (f64::from(self.entered) / 120.0).at_most(1.0)
     }
 
-    /// −ln of the rate per sample at which the series' own peaks reach `evidence`; strictly
-    /// increasing in it, 0 at 0.
-    pub fn nats(&self, evidence: f64, prior: Prior) -> f64 {
+    /// −ln of the rate per sample at which the series' own peaks reach `evidence`, where they stand for
+    /// samples of this [`super::Exposure::depth`]; strictly increasing in the evidence, 0 at 0.
+    pub fn nats(&self, depth: f64, evidence: f64, prior: Prior) -> f64 {
         let held = usize::from(self.held);
         let Some(peaks) = self.peaks.get(..held) else { return 0.0 };
         let Some(least) = peaks.last() else { return 0.0 };
-        let u = (f64::from(*least) / STEPS).max(1e-3);
-        let at_least = ln((f64::from(self.samples) / held as f64).max(2.0));
+        let u = (f64::from(*least) / STEPS).at_least(1e-3);
+        let few = LN_HELD.get(held).copied().unwrap_or_default();
+        let at_least = (depth - few).at_least(std::f64::consts::LN_2);
         if evidence <= u {
             return at_least * evidence / u;
         }
         let scale = self.scale(peaks, u, prior);
         let knee = peaks.get(peaks.len() / 4).map_or(u, |p| f64::from(*p) / STEPS);
-        let shallow = ((DEEP - at_least) / (DEEP - SHALLOW)).clamp(0.0, 1.0);
+        let shallow = ((DEEP - at_least) / (DEEP - SHALLOW)).within(0.0, 1.0);
         if evidence <= knee || shallow <= 0.0 {
             return at_least + (evidence - u) / scale;
         }
@@ -185,13 +149,13 @@ impl Ledger {
         let cap = peaks.get(censored).copied().unwrap_or(0);
         let steps: u32 = peaks.iter().take(quarter).map(|p| u32::from(*p.min(&cap))).sum();
         let sum = f64::from(steps) / STEPS - knee * quarter as f64;
-        scale.max((sum + TOP_PRIOR * scale) / ((quarter - censored) as f64 + TOP_PRIOR))
+        scale.at_least((sum + TOP_PRIOR * scale) / ((quarter - censored) as f64 + TOP_PRIOR))
     }
 
     /// The greatest evidence kept, of a peak that is over or still on.
     pub fn greatest(&self) -> f64 {
         let peak = self.peaks.first().map_or(0.0, |p| f64::from(*p) / STEPS);
-        peak.max(f64::from(self.candidate))
+        peak.at_least(f64::from(self.candidate))
     }
 
     /// The least peak held, 0 where there is none.
@@ -216,58 +180,41 @@ impl Ledger {
         (sum + weight * prior.scale) / (free + weight)
     }
 
-    /// Milliseconds since the first sample was taken; 0 before it.
-    pub fn age(&self, at: Millis) -> i64 {
-        if self.born == Millis::MIN { 0 } else { at.since(self.born) }
-    }
-
     /// Takes the evidence of one sample. `bar`: nats beyond which, by a margin, a peak is an incident.
     /// `refill`: peaks up to which one below all others is entered, at most [`PEAKS`]. After a halving
     /// such peaks are of the last hours and not of all the time that the ledger stands for: they tell
     /// the tail wider than it is.
-    pub fn learn(&mut self, at: Millis, evidence: f64, bar: f64, refill: usize) {
-        if self.born == Millis::MIN {
-            self.born = at;
-        }
-        let now = (at.since(self.born) / 1000).clamp(0, i64::from(u32::MAX)) as u32;
-        let past = now.saturating_sub(self.candidate_at);
+    pub fn learn(&mut self, moment: &Moment, evidence: f64, bar: f64, refill: usize) {
+        let past = moment.now.saturating_sub(self.candidate_at);
         if past >= APART {
-            self.credit = (self.credit + past as f32 / CREDIT).min(MOST);
-            self.enter(bar, refill);
+            self.credit = self.credit.saturating_add((past / 60).min(u32::from(MOST)) as u16).min(MOST);
+            self.enter(moment, bar, refill);
             self.candidate = 0.0;
-            self.candidate_at = now;
+            self.candidate_at = moment.now;
         }
         if evidence as f32 > self.candidate {
-            (self.candidate, self.candidate_at) = (evidence as f32, now);
+            (self.candidate, self.candidate_at) = (evidence as f32, moment.now);
         }
-        self.samples += 1.0;
-        let early = EARLY.get(usize::from(self.halvings)).is_some_and(|age| now >= *age);
-        let window = now.saturating_sub(self.window_from);
-        if early || window >= WINDOW {
-            self.halvings = self.halvings.saturating_add(1);
-            self.window_from = now - window / 2;
-            for hours in &mut self.hours {
-                *hours = (*hours >> 1) & 0b0101_0101;
-            }
-            self.halve();
+        if let Some(start) = moment.halve {
+            self.halve(start);
         }
     }
 
     /// Enters the peak that is over; one far beyond the `bar` is left out while there is credit, for an
     /// incident is no news of the healthy tail. At an hour of the day that has had such peaks it is
     /// entered all the same: a nightly job is healthy.
-    fn enter(&mut self, bar: f64, refill: usize) {
+    fn enter(&mut self, moment: &Moment, bar: f64, refill: usize) {
         let mut candidate = f64::from(self.candidate);
-        let nats = self.nats(candidate, INCIDENT);
-        if nats > FAR * bar && usize::from(self.entered) >= PEAKS && !self.expected_now() {
-            if self.credit >= 1.0 {
-                self.credit -= 1.0;
+        let nats = self.nats(moment.depth(), candidate, INCIDENT);
+        if nats > FAR * bar && usize::from(self.entered) >= PEAKS && !self.expected_now(moment) {
+            if let Some(left) = self.credit.checked_sub(CREDIT) {
+                self.credit = left;
                 return;
             }
             // Entered, but no farther than it takes.
             candidate *= FAR * bar / nats;
         }
-        let peak = (candidate * STEPS).min(f64::from(u16::MAX)) as u16;
+        let peak = (candidate * STEPS).at_most(f64::from(u16::MAX)) as u16;
         self.entered = self.entered.saturating_add(1);
         let held = usize::from(self.held);
         let at = self.peaks.iter().take(held).position(|p| *p < peak).unwrap_or(held);
@@ -283,8 +230,8 @@ impl Ledger {
     }
 
     /// Counts a far peak at its hour of the day; whether that hour has had three before.
-    fn expected_now(&mut self) -> bool {
-        let at = self.born.0.saturating_add(i64::from(self.candidate_at) * 1000);
+    fn expected_now(&mut self, moment: &Moment) -> bool {
+        let at = moment.born.0.saturating_add(i64::from(self.candidate_at) * 1000);
         let hour = at.div_euclid(3_600_000).rem_euclid(24) as usize;
         let Some(four) = self.hours.get_mut(hour / 4) else { return false };
         let place = 2 * (hour % 4);
@@ -295,8 +242,11 @@ impl Ledger {
         seen == 3
     }
 
-    fn halve(&mut self) {
-        let start = usize::from(self.halvings % 2);
+    /// Forgets all but every second peak, from `start` on, and half of what was counted by hours.
+    fn halve(&mut self, start: usize) {
+        for hours in &mut self.hours {
+            *hours = (*hours >> 1) & 0b0101_0101;
+        }
         let mut kept = [0; PEAKS];
         let mut n = 0u8;
         for (slot, peak) in
@@ -305,44 +255,50 @@ impl Ledger {
             *slot = *peak;
             n += 1;
         }
-        (self.peaks, self.held, self.samples) = (kept, n, self.samples / 2.0);
+        (self.peaks, self.held) = (kept, n);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Exposure;
     use super::*;
+    use crate::time::Millis;
 
     const PRIOR: Prior = Prior { peaks: 20.0, scale: 1.6 };
 
-    fn hourly(peaks: &[f64]) -> Ledger {
-        let mut l = Ledger::default();
+    fn hourly(peaks: &[f64]) -> (Ledger, f64) {
+        let (mut l, mut exposure) = (Ledger::default(), Exposure::default());
         for (k, p) in peaks.iter().enumerate() {
-            l.learn(Millis(k as i64 * 3_600_000), *p, 10.0, PEAKS);
+            l.learn(&exposure.take(Millis(k as i64 * 3_600_000)), *p, 10.0, PEAKS);
         }
-        l
+        (l, exposure.depth())
     }
 
     #[test]
     fn a_cluster_is_one_peak() {
-        let mut l = Ledger::default();
+        let (mut l, mut exposure) = (Ledger::default(), Exposure::default());
         for k in 0..100 {
-            l.learn(Millis(k * 60_000), if k == 50 { 9.0 } else { 3.0 }, 10.0, PEAKS);
+            l.learn(&exposure.take(Millis(k * 60_000)), if k == 50 { 9.0 } else { 3.0 }, 10.0, PEAKS);
         }
         assert_eq!(l.entered, 0);
-        l.learn(Millis(50 * 60_000 + 3_600_000), 1.0, 10.0, PEAKS);
+        l.learn(&exposure.take(Millis(50 * 60_000 + 3_600_000)), 1.0, 10.0, PEAKS);
         assert_eq!((l.entered, l.peaks[0]), (1, 9 * 256));
     }
 
     #[test]
     fn tail_by_hand() {
         // Nine samples, of which eight are entered: 8 7 6 5 4 3 2 1; a rate of 8 in 9.
-        let l = hourly(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0]);
+        let (l, depth) = hourly(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 0.0]);
         assert_eq!(l.held, 8);
         // The top two count as 6: a mean excess of (5 + 5 + 5 + 4 + 3 + 2 + 1 + 0) / 5 = 5. Being wider than
         // the prior, it is up against 20 · (1.6 / 5)² = 2.048 of it: (25 + 2.048 · 1.6) / (5 + 2.048) = 4.012.
-        assert!((l.nats(11.0, PRIOR) - (2f64.ln() + 10.0 / 4.012)).abs() < 1e-3, "{}", l.nats(11.0, PRIOR));
-        assert!(l.nats(1e300, PRIOR).is_finite() && l.nats(0.0, PRIOR) == 0.0);
+        assert!(
+            (l.nats(depth, 11.0, PRIOR) - (2f64.ln() + 10.0 / 4.012)).abs() < 1e-3,
+            "{}",
+            l.nats(depth, 11.0, PRIOR)
+        );
+        assert!(l.nats(depth, 1e300, PRIOR).is_finite() && l.nats(depth, 0.0, PRIOR) == 0.0);
     }
 
     #[test]
@@ -350,6 +306,7 @@ mod tests {
         let quiet: Vec<f64> = (0..11).map(|k| 5.0 + f64::from(k % 4)).collect();
         let mut odd = quiet.clone();
         odd[7] = 200.0;
-        assert!((hourly(&odd).nats(20.0, PRIOR) - hourly(&quiet).nats(20.0, PRIOR)).abs() < 4.0);
+        let nats = |(l, depth): (Ledger, f64)| l.nats(depth, 20.0, PRIOR);
+        assert!((nats(hourly(&odd)) - nats(hourly(&quiet))).abs() < 4.0);
     }
 }

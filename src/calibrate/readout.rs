@@ -1,6 +1,6 @@
 //! The read-out: nats against the budget. Nothing here is state.
 
-use crate::stats::math::ln;
+use crate::stats::math::{Bounds, ln};
 use crate::time::Span;
 
 /// Which deviations count.
@@ -53,7 +53,7 @@ pub const LEAST: f64 = 4.6;
 
 /// Nats of the rarest event the budget allows by chance, per sample: −ln q, at least −ln 0.01.
 pub fn allowed(budget_ms: i64, interval_ms: f64) -> f64 {
-    ln((budget_ms.max(1) as f64 / interval_ms).max(100.0))
+    ln((budget_ms.max(1) as f64 / interval_ms).at_least(100.0))
 }
 
 /// Whether a deviation from expected is one that counts.

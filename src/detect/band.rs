@@ -72,7 +72,7 @@ impl<'a> Search<'a> {
         let told = self.model.fuse(
             self.params,
             &self.frame.distances(self.model, self.params, a, b),
-            rare,
+            &rare,
             seasonal,
             isolated,
         );

@@ -1,9 +1,8 @@
 //! A slow statistic in units of its own usual size, with the ledger of its peaks.
 
-use crate::calibrate::{Ledger, PEAKS};
+use crate::calibrate::{Ledger, Moment, PEAKS};
 use crate::codec::stored;
-use crate::stats::math::{ln, ratio, young};
-use crate::time::Millis;
+use crate::stats::math::{Bounds, ln, ratio, young};
 
 /// Gain of the usual size.
 const USUAL: f64 = 2.0 / 1001.0;
@@ -24,7 +23,7 @@ stored!(struct Channel { usual, ledger });
 impl Channel {
     /// The evidence of a value: 0 at 0, rising with its size.
     pub fn evidence(&self, value: f64, floor: f64) -> f64 {
-        UNIT * ln(1.0 + ratio(value, f64::from(self.usual).max(floor)))
+        UNIT * ln(1.0 + ratio(value, f64::from(self.usual).at_least(floor)))
     }
 
     /// The ledger of its peaks.
@@ -36,13 +35,13 @@ impl Channel {
     pub fn learn(&mut self, value: f64, n: u32, share: f64) {
         let size = value.abs();
         let usual = f64::from(self.usual);
-        let size = if n > 50 { size.min(CLIP * usual.max(f64::MIN_POSITIVE)) } else { size };
-        let gain = USUAL.max(young(n)) * share;
-        self.usual = (usual + gain * (size - usual)).min(1e37) as f32;
+        let size = if n > 50 { size.at_most(CLIP * usual.at_least(f64::MIN_POSITIVE)) } else { size };
+        let gain = USUAL.at_least(young(n)) * share;
+        self.usual = (usual + gain * (size - usual)).at_most(1e37) as f32;
     }
 
     /// Enters the evidence of a judged sample into the ledger.
-    pub fn enter(&mut self, at: Millis, evidence: f64, bar: f64) {
-        self.ledger.learn(at, evidence, bar, PEAKS);
+    pub fn enter(&mut self, moment: &Moment, evidence: f64, bar: f64) {
+        self.ledger.learn(moment, evidence, bar, PEAKS);
     }
 }

@@ -352,7 +352,7 @@ mod tests {
         cohorts.add(std::iter::once(1), 1, &params(), &model(5.0, 19));
         let mut odd = model(5.0, 400);
         odd.observe(&params(), &ReadOut::default(), Millis(400 * 15_000), 500.0);
-        assert!(odd.odd_since.is_some());
+        assert!(odd.odd().is_some());
         cohorts.add(std::iter::once(1), 1, &params(), &odd);
         assert_eq!(cohorts, Cohorts::default());
     }

@@ -5,7 +5,7 @@
 //! been seen for some days: what idles at night or over the weekend is not stuck.
 
 use crate::codec::stored;
-use crate::stats::math::ln;
+use crate::stats::math::{Bounds, ln};
 
 /// Time before a flat line is told, ms: a weekend is within it.
 const SEEN: i64 = 8 * 86_400_000;
@@ -37,21 +37,21 @@ stored!(struct Flat { run, longest, still });
 impl Flat {
     /// Nats of one more sample with the same value, of a signal known for `age` ms.
     pub fn nats(&self, age: i64) -> f64 {
-        let beyond = self.run + 1.0 - LONGER * self.longest.max(SHORTEST);
+        let beyond = self.run + 1.0 - LONGER * self.longest.at_least(SHORTEST);
         if beyond <= 0.0 || age < SEEN {
             return 0.0;
         }
-        (f64::from(beyond) * (-ln(f64::from(self.still).clamp(1e-9, 1.0))).min(EACH)).min(MOST)
+        (f64::from(beyond) * (-ln(f64::from(self.still).within(1e-9, 1.0))).at_most(EACH)).at_most(MOST)
     }
 
     /// Takes a sample; `changed` where its value is another than the one before.
     pub fn learn(&mut self, interval: f64, changed: bool) {
-        self.longest -= self.longest * (0.7 * interval as f32 / FORGET).min(0.1);
+        self.longest -= self.longest * (0.7 * interval as f32 / FORGET).at_most(0.1);
         if changed {
             // Told at a rest's end, so that a rest does not excuse itself.
-            self.still += (self.run * STILL).min(0.5) * (1.0 - self.still);
+            self.still += (self.run * STILL).at_most(0.5) * (1.0 - self.still);
             self.still -= STILL * self.still;
-            self.longest = self.longest.max(self.run);
+            self.longest = self.longest.at_least(self.run);
             self.run = 0.0;
         } else {
             self.run += 1.0;
@@ -60,7 +60,7 @@ impl Flat {
 
     /// Takes the rest that goes on as normal.
     pub fn accept(&mut self) {
-        self.longest = self.longest.max(self.run);
+        self.longest = self.longest.at_least(self.run);
     }
 }
 

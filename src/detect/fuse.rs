@@ -7,14 +7,15 @@
 //! rarity takes it in. Slow readings (shift, slope) have ledgers of their own, a flat line its own
 //! count. The greatest tells; looking more than once is paid for.
 
+use super::holt_winters::{HoltWinters, Told};
 use super::model::Model;
 use super::rarity::Rare;
 use super::seasonal::Expected;
 use super::shift::LongRun;
 use super::slope::Slope;
-use super::{Detector, ModelParams};
+use super::{Centre, Detector, ModelParams};
 use crate::calibrate::{Ledger, Prior};
-use crate::stats::math::{ln, ratio};
+use crate::stats::math::{Bounds, ln, ratio};
 use crate::time::Millis;
 
 /// What a nat of fused evidence is worth before the series' own peaks have been asked: rarities of
@@ -66,20 +67,6 @@ const RECORD_HEAVY: f64 = 25.0;
 const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
 const SLOW_PRICE: f64 = 1.0;
-/// Where a detector expects the value, and how far it may be off.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Centre {
-    pub(super) at: f64,
-    pub(super) scale: f64,
-}
-
-impl Centre {
-    /// The greater of the distances of `a` and `b`, in scales: the greatest of all between them.
-    fn z(self, a: f64, b: f64) -> f64 {
-        ratio((a - self.at).abs().max((b - self.at).abs()), self.scale)
-    }
-}
-
 /// All about a sample that does not hang on its value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
@@ -92,24 +79,51 @@ pub(super) struct Frame {
     pub(super) ewma: Centre,
     pub(super) holt: Centre,
     pub(super) bias: f64,
+    /// Of the signal less its season.
+    forecast: f64,
     n: u32,
     /// The least scale.
-    grain: f64,
+    pub(super) grain: f64,
     /// Nats of the flat line, should the value not change.
     flat: f64,
 }
 
 /// The greater of what is told of `a` and of `b`; most questions are of a single value.
 fn at_ends(a: f64, b: f64, of: impl Fn(f64) -> f64) -> f64 {
-    if a == b { of(a) } else { of(a).max(of(b)) }
+    if a == b { of(a) } else { of(a).at_least(of(b)) }
 }
 
 impl Frame {
+    /// What is expected of the first sample: what it is.
+    pub(super) fn first(x: f64, grain: f64) -> Frame {
+        let known = Centre { at: x, scale: grain };
+        Frame {
+            expected: x,
+            season: None,
+            intervals: 1.0,
+            floor: 1e-300,
+            base: known,
+            zscore: known,
+            ewma: known,
+            holt: known,
+            bias: 0.0,
+            forecast: x,
+            n: 0,
+            grain,
+            flat: 0.0,
+        }
+    }
+
+    /// What was said to [`HoltWinters`] of a sample.
+    pub(super) fn told(&self, z: &Distances) -> Told {
+        Told { forecast: self.forecast, scale: self.holt.scale, floor: self.grain, far: z.holt }
+    }
+
     /// How far `x` is from what is expected in the long run, and the usual width of that distance: from
     /// the season where it is known, else from the base level.
     pub(super) fn long_run(&self, x: f64) -> LongRun {
         match &self.season {
-            Some(season) => LongRun { off: season.residual(x), scale: season.usual.max(self.grain) },
+            Some(season) => LongRun { off: season.residual(x), scale: season.usual.at_least(self.grain) },
             None => LongRun { off: x - self.base.at, scale: self.base.scale },
         }
     }
@@ -125,13 +139,13 @@ impl Frame {
     pub(super) fn distances(&self, model: &Model, params: &ModelParams, a: f64, b: f64) -> Distances {
         let shift = |x| model.shift.evidence(model.shift.judge(self.long_run(x), self.n), self.floor);
         let slope = |slope: &Slope, x| slope.evidence(slope.judge(x, self.base.scale, self.n), self.floor);
-        let rests = (a.min(b)..=a.max(b)).contains(&model.steps.last);
+        let rests = (a.at_most(b)..=a.at_least(b)).contains(&model.steps.last);
         let biased = Centre { at: self.bias, scale: self.holt.scale };
         Distances {
             base: self.base_z(a, b),
             zscore: self.zscore.z(a, b),
             ewma: self.ewma.z(a, b),
-            holt: biased.z(a - self.holt.at, b - self.holt.at),
+            holt: HoltWinters::far(biased.z(a - self.holt.at, b - self.holt.at)),
             shift: if params.detectors.has(Detector::Shift) { at_ends(a, b, shift) } else { 0.0 },
             slope: model.slope.as_deref().map_or(0.0, |s| at_ends(a, b, |x| slope(s, x))),
             flat: if rests { self.flat } else { 0.0 },
@@ -145,11 +159,12 @@ impl Frame {
 }
 
 /// Distances from the detectors' centres, in scales.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Distances {
     pub(super) base: f64,
     zscore: f64,
     ewma: f64,
+    /// As [`HoltWinters::far`] tells it.
     holt: f64,
     /// Evidence of the offset and of the slope, for their ledgers.
     pub(super) shift: f64,
@@ -185,14 +200,14 @@ impl Model {
     pub(super) fn frame(&self, params: &ModelParams, at: Millis) -> Frame {
         let has = |d| params.detectors.has(d);
         let interval = self.interval.ms();
-        let intervals = (at.since(self.last_at) as f64 / interval).max(1.0);
+        let intervals = (at.since(self.last_at) as f64 / interval).at_least(1.0);
         let intervals = if intervals < 1.5 { 1.0 } else { intervals };
         let grain = self.steps.floor();
         let sd = self.base.sd();
         // The grain keeps means that fade back from a single blip within one bin of a resting signal.
-        let floor = (0.02 * sd).max(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
+        let floor = (0.02 * sd).at_least(0.05 * grain) + 1e-9 * self.base.mean.abs() + 1e-300;
         let season = self.season.at(at, &params.zone, interval);
-        let base = Centre { at: self.base.mean, scale: sd.max(grain) };
+        let base = Centre { at: self.base.mean, scale: sd.at_least(grain) };
         let mut frame = Frame {
             expected: base.at,
             season,
@@ -203,25 +218,28 @@ impl Model {
             ewma: Centre::default(),
             holt: Centre::default(),
             bias: 0.0,
+            forecast: base.at,
             n: self.samples,
             grain,
-            flat: if has(Detector::Flat) { self.flat.nats(self.ledger.age(at)) } else { 0.0 },
+            flat: if has(Detector::Flat) { self.flat.nats(self.exposure.age(at)) } else { 0.0 },
         };
         if has(Detector::Rarity) {
             frame.expected = self.rarity.expected();
         }
         if has(Detector::ZScore) {
-            frame.zscore = Centre { at: self.zscore.expected(), scale: self.zscore.scale(grain) };
+            frame.zscore = self.zscore.centre(grain);
             frame.expected = frame.zscore.at;
         }
         if has(Detector::Ewma) {
-            frame.ewma = Centre { at: self.ewma.expected(), scale: self.ewma.scale(grain) };
+            frame.ewma = self.ewma.centre(grain);
             frame.expected = frame.ewma.at;
         }
         if has(Detector::HoltWinters) {
-            let at = self.holt.expected(intervals, Self::gains(params)) + season.map_or(0.0, |s| s.value);
-            frame.holt = Centre { at, scale: self.holt.scale(grain) };
-            frame.bias = self.holt.bias();
+            frame.forecast = self.holt.expected(intervals, Self::gains(params));
+            let at = frame.forecast + season.map_or(0.0, |s| s.value);
+            let residual = self.holt.centre(grain);
+            frame.holt = Centre { at, scale: residual.scale };
+            frame.bias = residual.at;
             frame.expected = at;
         }
         frame
@@ -233,7 +251,7 @@ impl Model {
         &self,
         params: &ModelParams,
         z: &Distances,
-        rare: Rare,
+        rare: &Rare,
         seasonal: Option<f32>,
         isolated: f32,
     ) -> Fused {
@@ -252,7 +270,7 @@ impl Model {
             evidence[Detector::Rarity as usize] = rare.slow;
         }
         let mut distance = |detector: Detector, nats: f64| {
-            young = young.min(nats);
+            young = young.at_most(nats);
             if !has(Detector::Rarity) {
                 add(nats);
             }
@@ -270,25 +288,29 @@ impl Model {
             evidence[Detector::HoltWinters as usize] = nats as f32;
         }
         let fused = f64::from(rare.slow) + if quick.1 > 0.0 { quick.0 / quick.1 } else { 0.0 };
-        let w = self.ledger.weight();
+        let (w, depth) = (self.ledger.weight(), self.exposure.depth());
         let plain = PLAIN * ln(1.0 + young);
         let young = self.believed(young);
         let worth = WORTH * fused;
         // What the young reading may claim shrinks as the histograms gain range of their own.
-        let young = young.min((1.0 + 120.0 / f64::from(n)) * worth);
+        let young = young.at_most((1.0 + 120.0 / f64::from(n)) * worth);
         // Isolation counts only as far as the series' own peaks weigh it.
-        let fused = fused + ISOLATED * (f64::from(isolated) - ISOLATED_FROM).max(0.0);
+        let fused = fused + ISOLATED * (f64::from(isolated) - ISOLATED_FROM).at_least(0.0);
         evidence[Detector::Isolation as usize] = isolated;
         let own = (1.0 - w) * young
-            + if w > 0.0 { w * self.ledger.nats(fused, FUSED_PRIOR).min(OWN_MOST * worth) } else { 0.0 };
+            + if w > 0.0 {
+                w * self.ledger.nats(depth, fused, FUSED_PRIOR).at_most(OWN_MOST * worth)
+            } else {
+                0.0
+            };
         let share = OWN_YOUNG + w * (OWN - OWN_YOUNG);
         let heavy = self.heavy();
         let prior = Prior { scale: PLAIN_PRIOR.scale + heavy * PLAIN_HEAVY, ..PLAIN_PRIOR };
-        let sharp = self.beside(share * own + (1.0 - share) * worth, &self.plain, plain, prior);
+        let sharp = self.beside(share * own + (1.0 - share) * worth, &self.plain, depth, plain, prior);
         let mut told = (sharp, Lead::Sharp);
         let mut slow = |detector: Detector, ledger: &Ledger, z: f64, lead: Lead| {
-            let nats = self.beside(0.0, ledger, z, SLOW_PRIOR);
-            evidence[detector as usize] = nats.max(0.0) as f32;
+            let nats = self.beside(0.0, ledger, depth, z, SLOW_PRIOR);
+            evidence[detector as usize] = nats.at_least(0.0) as f32;
             if nats - SLOW_PRICE > told.0 {
                 told = (nats - SLOW_PRICE, lead);
             }
@@ -308,43 +330,47 @@ impl Model {
 
     /// How much is still to be learnt of the tail, by this series or its kind: 1 at first, 0 in the end.
     fn youth(&self) -> f64 {
-        (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).max(0.0)
+        (1.0 - f64::from(self.kin) * (1.0 - self.ledger.youth())).at_least(0.0)
     }
 
     /// How heavy the tail of the distance from the base level is by all samples, not only by peaks: known
     /// within the first hundred. 0 about normal, 1 as Student's t3 or heavier.
     fn heavy(&self) -> f64 {
-        ((self.base_tail.heaviness() - LIGHT_TAIL) / (HEAVY_TAIL - LIGHT_TAIL)).clamp(0.0, 1.0)
+        ((self.base_tail.heaviness() - LIGHT_TAIL) / (HEAVY_TAIL - LIGHT_TAIL)).within(0.0, 1.0)
     }
 
     /// What goes beyond the samples seen is told from a tail that few peaks have shown as yet: a sample
     /// that is but little farther out than any before may be one of a heavy tail, the more so where
     /// the body is heavy.
     fn cautious(&self, nats: f64, plain: f64, heavy: f64) -> f64 {
-        let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
         // About once a day is where peaks crowd: there the tail is told too light.
-        let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).clamp(0.0, 1.0) * (nats / 7.0).min(1.0);
-        let ramp = ((f64::from(self.samples) - 200.0) / 400.0).clamp(0.0, 1.0);
+        let nats = nats - CROWDED * (1.0 - (nats - 7.0) / 3.0).within(0.0, 1.0) * (nats / 7.0).at_most(1.0);
+        let youth = self.youth();
+        if youth <= 0.0 {
+            return nats;
+        }
+        let seen = 0.6 * ln(f64::from(self.samples) + 1.0);
+        let ramp = ((f64::from(self.samples) - 200.0) / 400.0).within(0.0, 1.0);
         // A little heavy may be chance in the first samples.
-        let youth = self.youth() * ramp.max(heavy * heavy);
+        let youth = youth * ramp.at_least(heavy * heavy);
         let beyond = plain - self.plain.greatest();
         let record = RECORD + heavy * RECORD_HEAVY;
-        let known = ((record - beyond) / (record - NEAR)).clamp(0.0, 1.0);
+        let known = ((record - beyond) / (record - NEAR)).within(0.0, 1.0);
         let caution = (CAUTION + heavy * CAUTION_HEAVY) * (nats - seen);
-        nats - caution.clamp(0.0, CAUTION_MOST + heavy * CAUTION_MOST_HEAVY) * youth * known
+        nats - caution.within(0.0, CAUTION_MOST + heavy * CAUTION_MOST_HEAVY) * youth * known
     }
 
     /// The greater of some nats and those of a ledger's evidence, two looks at one sample paid for. The
     /// ledger joins as it fills; a signal that mostly rests has no tail to go by.
-    fn beside(&self, nats: f64, ledger: &Ledger, evidence: f64, prior: Prior) -> f64 {
-        let resting = (ledger.least() / MOVING).min(1.0);
+    fn beside(&self, nats: f64, ledger: &Ledger, depth: f64, evidence: f64, prior: Prior) -> f64 {
+        let resting = (ledger.least() / MOVING).at_most(1.0);
         let w = ledger.weight() * resting * resting;
         if w <= 0.0 {
             return nats;
         }
-        let own = self.believed(ledger.nats(evidence, prior));
+        let own = self.believed(ledger.nats(depth, evidence, prior));
         let own = (1.0 - w) * nats + w * own;
-        nats.max(own) - w * LOOKS
+        nats.at_least(own) - w * LOOKS
     }
 
     /// A few samples, or a signal that hardly ever moved, cannot tell how rare a far value is: what

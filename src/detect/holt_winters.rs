@@ -3,8 +3,9 @@
 //! The gains are per usual interval. Over a gap the forecast runs on along the damped trend and the
 //! level's gain grows as that many samples would make it. (Gardner & McKenzie 1985.)
 
+use super::Centre;
 use crate::codec::stored;
-use crate::stats::math::{bounded, ln, pow, ratio, young};
+use crate::stats::math::{Bounds, bounded, ln, pow, young};
 use crate::stats::moments::Moments;
 use crate::stats::tail::Tail;
 
@@ -37,6 +38,19 @@ pub struct Gains {
     pub phi: f64,
 }
 
+/// What was said of a sample before it was learnt.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// [`HoltWinters::expected`].
+    pub forecast: f64,
+    /// The scale of [`HoltWinters::centre`].
+    pub scale: f64,
+    /// The least that it can be.
+    pub floor: f64,
+    /// [`HoltWinters::far`] of its distance from both.
+    pub far: f64,
+}
+
 impl HoltWinters {
     /// A number that lies in it.
     pub fn near(&self) -> f64 {
@@ -47,39 +61,38 @@ impl HoltWinters {
     pub fn expected(&self, k: f64, gains: Gains) -> f64 {
         bounded(self.level + self.trend * damped(k, gains.phi))
     }
-    /// The standard deviation of the residual, at least `floor`.
-    pub fn scale(&self, floor: f64) -> f64 {
-        self.residual.sd().max(floor)
+    /// The residual usual of late, and its standard deviation, at least `floor`.
+    pub fn centre(&self, floor: f64) -> Centre {
+        Centre { at: self.residual.mean, scale: self.residual.sd().at_least(floor) }
     }
-    /// The residual usual of late.
-    pub fn bias(&self) -> f64 {
-        self.residual.mean
+    /// A distance in scales as the tail is kept of it: rising, 0 at 0.
+    pub fn far(z: f64) -> f64 {
+        ln(1.0 + z) * LOG_SCALE
     }
-    /// Nats of a distance.
-    pub fn nats(&self, z: f64) -> f64 {
-        self.tail.nats(ln(1.0 + z) * LOG_SCALE)
+    /// Nats of what [`HoltWinters::far`] made of a distance.
+    pub fn nats(&self, far: f64) -> f64 {
+        self.tail.nats(far)
     }
-    /// Takes the `n`-th sample (from 0), less its season, `k` usual intervals after the one before.
-    pub fn learn(&mut self, x: f64, k: f64, gains: Gains, n: u32, floor: f64, share: f64) {
-        if n == 0 {
-            self.level = bounded(x);
-            return;
-        }
-        let forecast = self.expected(k, gains);
+    /// Takes the first sample, less its season.
+    pub fn begin(&mut self, x: f64) {
+        self.level = bounded(x);
+    }
+    /// Takes the `n`-th sample (from 1), less its season, `k` usual intervals after the one before, as it was
+    /// told of.
+    pub fn learn(&mut self, x: f64, k: f64, gains: Gains, n: u32, told: Told, share: f64) {
+        let Told { forecast, scale, floor, far } = told;
         let e = x - forecast;
-        let scale = self.scale(floor);
-        let z = ratio(e - self.residual.mean, scale);
         let clip = if n > 20 { 4.0 * scale } else { f64::MAX };
-        self.residual.learn(e, RESIDUAL_GAIN.max(young(n)) * share, clip);
-        let clip = if n > 30 { CLIP * self.residual.sd().max(floor) } else { f64::MAX };
-        let taught = e.clamp(-clip, clip) * share;
-        let k = k.clamp(1.0, GAP);
+        self.residual.learn(e, RESIDUAL_GAIN.at_least(young(n)) * share, clip);
+        let clip = if n > 30 { CLIP * self.residual.sd().at_least(floor) } else { f64::MAX };
+        let taught = e.within(-clip, clip) * share;
+        let k = k.within(1.0, GAP);
         let gain = if k > 1.0 { 1.0 - pow(1.0 - gains.alpha, k) } else { gains.alpha };
         self.level = bounded(forecast + gain * taught);
         let phi = if k > 1.0 { pow(gains.phi, k) } else { gains.phi };
         self.trend = bounded(phi * self.trend + gains.beta * gains.alpha * taught / k);
         if n > 10 {
-            self.tail.learn(ln(1.0 + z) * LOG_SCALE, share);
+            self.tail.learn(far, share);
         }
     }
     /// Takes `level` as the new normal.
@@ -95,7 +108,7 @@ const LOG_SCALE: f64 = 1.55;
 
 /// φ + φ² + … over `k` steps.
 fn damped(k: f64, phi: f64) -> f64 {
-    let k = k.clamp(1.0, GAP);
+    let k = k.within(1.0, GAP);
     if k == 1.0 {
         phi
     } else if phi >= 1.0 {
@@ -114,9 +127,10 @@ mod tests {
     #[test]
     fn by_hand() {
         let mut h = HoltWinters::default();
-        h.learn(10.0, 1.0, GAINS, 0, 1e-9, 1.0);
+        h.begin(10.0);
         // Forecast 10, residual 2: level 11, trend 0.5.
-        h.learn(12.0, 1.0, GAINS, 1, 1e-9, 1.0);
+        let told = Told { forecast: h.expected(1.0, GAINS), scale: 1.0, floor: 1e-9, far: 0.0 };
+        h.learn(12.0, 1.0, GAINS, 1, told, 1.0);
         assert_eq!((h.level, h.trend), (11.0, 0.5));
         assert_eq!(h.expected(1.0, GAINS), 11.5);
         // Over a gap of four intervals the forecast runs on.

@@ -341,7 +341,7 @@ impl Model {
 
     /// Whether its samples may teach others: enough was learnt, and nothing is odd.
     pub fn teaches(&self, params: &ModelParams) -> bool {
-        self.samples >= params.min_samples.saturating_mul(2) && self.odd_since.is_none()
+        self.samples >= params.min_samples.saturating_mul(2) && self.odd().is_none()
     }
 }
 

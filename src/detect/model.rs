@@ -13,18 +13,18 @@ mod image;
 use super::band::Search;
 use super::ewma::Ewma;
 use super::flat::Flat;
-use super::fuse::{Frame, Fused, Lead};
+use super::fuse::{Distances, Frame, Fused, Lead};
 use super::holt_winters::{Gains, HoltWinters};
 use super::isolation::Forest;
 use super::rarity::{Rare, Rarity};
-use super::seasonal::{Expected, Keeper};
+use super::seasonal::Keeper;
 use super::shift::Shift;
 use super::slope::Slope;
 use super::zscore::ZScore;
 use super::{Detector, Kind, ModelParams, ReadOut};
-use crate::calibrate::{Ledger, PEAKS, readout};
+use crate::calibrate::{Exposure, Ledger, PEAKS, readout};
 use crate::stats::interval::Interval;
-use crate::stats::math::{bounded, young};
+use crate::stats::math::{Bounds, bounded, young};
 use crate::stats::moments::Moments;
 use crate::stats::steps::Steps;
 use crate::stats::tail::Tail;
@@ -71,6 +71,8 @@ const WARY: (f64, f64) = (0.75, 1.0);
 const DISPLACED: f64 = 4.0;
 /// Slow widths from which on the sliding window's width is a change of variance.
 const WIDER: f64 = 2.0;
+/// No odd time.
+const EVEN: Millis = Millis(i64::MAX);
 /// Samples back at the old level that end an odd time.
 const BACK: u8 = 5;
 
@@ -88,6 +90,8 @@ pub struct Model {
     pub(super) holt: HoltWinters,
     pub(super) rarity: Rarity,
     pub(super) season: Keeper,
+    /// What the ledgers stand for.
+    pub(super) exposure: Exposure,
     pub(super) ledger: Ledger,
     /// Of the plain distance, in logarithms of nats.
     pub(super) plain: Ledger,
@@ -95,8 +99,8 @@ pub struct Model {
     /// Only where it is chosen.
     pub(super) slope: Option<Box<Slope>>,
     pub(super) flat: Flat,
-    /// When the odd time now going on began.
-    pub(super) odd_since: Option<Millis>,
+    /// When the odd time now going on began; [`EVEN`] where none does.
+    odd_since: Millis,
     back: u8,
     /// Series of whose kind the state was taken over, 1 for its own: their tails are known together.
     pub(super) kin: u16,
@@ -110,18 +114,12 @@ struct Judged {
     fused: f64,
     plain: f64,
     lead: Lead,
-    /// The offset, and its and the slope's evidence for their ledgers.
+    /// Of the signal from its slow level, with this sample.
     offset: f64,
-    shift: f64,
-    slope: f64,
-    expected: f64,
     evidence: [f32; Detector::ALL.len()],
     rare: Rare,
-    /// Distance from the base level, in its scales.
-    base_z: f64,
-    season: Option<Expected>,
-    intervals: f64,
-    floor: f64,
+    frame: Frame,
+    z: Distances,
 }
 
 impl Model {
@@ -143,12 +141,13 @@ impl Model {
             holt: HoltWinters::default(),
             rarity: Rarity::default(),
             season: Keeper::default(),
+            exposure: Exposure::default(),
             ledger: Ledger::default(),
             plain: Ledger::default(),
             shift: Shift::default(),
             slope: params.detectors.has(Detector::Slope).then(Box::default),
             flat: Flat::default(),
-            odd_since: None,
+            odd_since: EVEN,
             back: 0,
             kin: 1,
         }
@@ -176,8 +175,12 @@ impl Model {
         let judged = self.judge(params, at, y, isolated);
         let verdict = (self.samples.saturating_add(1) >= params.min_samples).then(|| Verdict {
             score: self.score(read, &judged, y),
-            expected: judged.expected,
-            interval: if readout::counts(read, y, judged.expected) { self.interval.ms() as f32 } else { 0.0 },
+            expected: judged.frame.expected,
+            interval: if readout::counts(read, y, judged.frame.expected) {
+                self.interval.ms() as f32
+            } else {
+                0.0
+            },
             kind: self.kind(&judged, y),
             evidence: judged.evidence,
         });
@@ -197,7 +200,7 @@ impl Model {
         let judged = self.judge(params, at, y, 0.0);
         Some(Verdict {
             score: readout::suppressed(self.score(read, &judged, y)),
-            expected: judged.expected,
+            expected: judged.frame.expected,
             interval: 0.0,
             kind: self.kind(&judged, y),
             evidence: judged.evidence,
@@ -205,23 +208,23 @@ impl Model {
     }
 
     fn kind(&self, judged: &Judged, x: f64) -> Kind {
-        let (slow, window) = (self.base.sd(), self.zscore.sd());
+        let (slow, window) = (judged.frame.base.scale, judged.frame.zscore.scale);
         match judged.lead {
             Lead::Flat => Kind::FlatLine,
             Lead::Slope => Kind::Ramp,
-            Lead::Shift if judged.season.is_some() && (x - self.base.mean).abs() < 3.0 * slow => {
+            Lead::Shift if judged.frame.season.is_some() && (x - self.base.mean).abs() < 3.0 * slow => {
                 Kind::OutOfSeason
             }
             Lead::Shift => Kind::LevelShift,
             Lead::Sharp if window > WIDER * slow && judged.offset.abs() < window => Kind::Variance,
-            Lead::Sharp if x < judged.expected => Kind::Dip,
+            Lead::Sharp if x < judged.frame.expected => Kind::Dip,
             Lead::Sharp => Kind::Spike,
         }
     }
 
     fn score(&self, read: &ReadOut, judged: &Judged, x: f64) -> f64 {
-        let score = judged.nats.max(0.0) / readout::allowed(read.budget.0, self.interval.ms());
-        if readout::counts(read, x, judged.expected) { score } else { readout::suppressed(score) }
+        let score = judged.nats.at_least(0.0) / readout::allowed(read.budget.0, self.interval.ms());
+        if readout::counts(read, x, judged.frame.expected) { score } else { readout::suppressed(score) }
     }
 
     pub(super) fn gains(params: &ModelParams) -> Gains {
@@ -237,15 +240,10 @@ impl Model {
                 plain: 0.0,
                 lead: Lead::Sharp,
                 offset: 0.0,
-                shift: 0.0,
-                slope: 0.0,
-                expected: x,
                 evidence: [0.0; Detector::ALL.len()],
-                rare: Rare::default(),
-                base_z: 0.0,
-                season: None,
-                intervals: 1.0,
-                floor: 1e-300,
+                rare: Rarity::first(x),
+                frame: Frame::first(x, Steps { last: x, ..self.steps }.floor()),
+                z: Distances::default(),
             };
         }
         let frame = self.frame(params, at);
@@ -255,24 +253,9 @@ impl Model {
             seasonal = frame.season.and_then(|s| self.season.rarity(s.residual(x), frame.floor));
             rare = self.rarity.judge(x, n, &self.steps, frame.floor, seasonal);
         }
-        let Fused { nats, lead, fused, plain, evidence } = self.fuse(params, &z, rare, seasonal, isolated);
-        let Frame { expected, season, intervals, floor, .. } = frame;
-        Judged {
-            nats,
-            fused,
-            plain,
-            lead,
-            offset: self.shift.judge(frame.long_run(x), n),
-            shift: z.shift,
-            slope: z.slope,
-            expected,
-            evidence,
-            rare,
-            base_z: z.base,
-            season,
-            intervals,
-            floor,
-        }
+        let Fused { nats, lead, fused, plain, evidence } = self.fuse(params, &z, &rare, seasonal, isolated);
+        let offset = self.shift.judge(frame.long_run(x), n);
+        Judged { nats, fused, plain, lead, offset, evidence, rare, frame, z }
     }
 
     fn learn(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged) {
@@ -286,58 +269,60 @@ impl Model {
             self.interval.learn(dt);
         }
         let interval = self.interval.ms();
-        let grain = self.steps.floor();
-        let (scale, last) = (self.base.sd().max(grain), self.steps.last);
+        let Frame { floor, season, intervals, base, .. } = judged.frame;
+        let last = self.steps.last;
         // Nats of an odd sample, by the default budget.
         let bar = readout::allowed(Span::days(30).0, interval);
         let sixteenths = self.share(params, at, x, judged, bar);
         let share = f64::from(sixteenths) / f64::from(FULL);
         if n > 10 {
-            self.base_tail.learn(judged.base_z, share);
+            self.base_tail.learn(judged.z.base, share);
         }
         let has = |d| params.detectors.has(d);
         if has(Detector::Rarity) {
-            self.rarity.learn(x, n, judged.floor, judged.rare, sixteenths);
+            self.rarity.learn(x, floor, &judged.rare, sixteenths);
         }
         if has(Detector::ZScore) {
-            self.zscore.learn(x, grain, share);
+            self.zscore.learn(x, judged.frame.zscore, share);
         }
         if has(Detector::Ewma) {
-            self.ewma.learn(x, dt, params.ewma_half_life.0, n, grain, share);
+            self.ewma.learn(x, dt, params.ewma_half_life.0, n, judged.frame.ewma.scale, share);
         }
         if has(Detector::HoltWinters) {
-            let rest = x - judged.season.map_or(0.0, |s| s.value);
-            self.holt.learn(rest, judged.intervals, Self::gains(params), n, grain, share);
+            let rest = x - season.map_or(0.0, |s| s.value);
+            match n {
+                0 => self.holt.begin(rest),
+                _ => self.holt.learn(
+                    rest,
+                    intervals,
+                    Self::gains(params),
+                    n,
+                    judged.frame.told(&judged.z),
+                    share,
+                ),
+            }
         }
-        self.season.learn(
-            params.season,
-            at,
-            &params.zone,
-            interval,
-            x,
-            self.base,
-            params.gamma,
-            judged.floor,
-            sixteenths,
-        );
-        let clip = if n > 20 { BASE_CLIP * self.base.sd().max(grain) } else { f64::MAX };
-        self.base.learn(x, BASE_GAIN.max(young(n)) * share.max(0.125), clip);
+        let (slow, gamma) = (self.base, params.gamma);
+        self.season.learn(params.season, at, &params.zone, interval, x, slow, gamma, floor, sixteenths);
+        let clip = if n > 20 { BASE_CLIP * base.scale } else { f64::MAX };
+        self.base.learn(x, BASE_GAIN.at_least(young(n)) * share.at_least(0.125), clip);
         self.steps.learn(x, share);
         if n >= params.min_samples {
-            self.ledger.learn(at, judged.fused, bar, PEAKS / 2);
-            self.plain.learn(at, judged.plain, bar, PEAKS / 2);
+            let moment = self.exposure.take(at);
+            self.ledger.learn(&moment, judged.fused, bar, PEAKS / 2);
+            self.plain.learn(&moment, judged.plain, bar, PEAKS / 2);
             if has(Detector::Shift) {
-                self.shift.enter(at, judged.shift, bar);
+                self.shift.enter(&moment, judged.z.shift, bar);
             }
             if let Some(slope) = &mut self.slope {
-                slope.enter(at, judged.slope, bar);
+                slope.enter(&moment, judged.z.slope, bar);
             }
         }
         if has(Detector::Shift) {
             self.shift.learn(n, judged.offset, share);
         }
         if let Some(slope) = &mut self.slope {
-            let means = slope.judge(x, scale, n);
+            let means = slope.judge(x, base.scale, n);
             slope.learn(n, means, share);
         }
         if has(Detector::Flat) {
@@ -347,13 +332,18 @@ impl Model {
         self.samples = n.saturating_add(1);
     }
 
+    /// When the odd time now going on began.
+    pub(super) fn odd(&self) -> Option<Millis> {
+        (self.odd_since != EVEN).then_some(self.odd_since)
+    }
+
     /// How much this sample may teach, in sixteenths; keeps the book of odd times.
     fn share(&mut self, params: &ModelParams, at: Millis, x: f64, judged: &Judged, bar: f64) -> u16 {
         let odd = self.samples >= params.min_samples && judged.nats >= bar;
-        let away = judged.base_z > DISPLACED;
-        match self.odd_since {
+        let away = judged.z.base > DISPLACED;
+        match self.odd() {
             None if odd => {
-                self.odd_since = Some(at);
+                self.odd_since = at;
                 self.back = 0;
                 self.odd_share()
             }
@@ -361,12 +351,12 @@ impl Model {
             Some(_) if !odd && !away => {
                 self.back += 1;
                 if self.back >= BACK {
-                    self.odd_since = None;
+                    self.odd_since = EVEN;
                 }
                 FULL
             }
             Some(since) if at.since(since) >= params.accept_shift_after.0 => {
-                self.accept(x, judged.season.map_or(0.0, |s| s.value));
+                self.accept(x, judged.frame.season.map_or(0.0, |s| s.value));
                 FULL
             }
             Some(_) => {
@@ -382,7 +372,7 @@ impl Model {
         if self.ledger.weight() <= 0.0 {
             return FULL;
         }
-        let wary = ((near - WARY.0) / (WARY.1 - WARY.0)).clamp(0.0, 1.0);
+        let wary = ((near - WARY.0) / (WARY.1 - WARY.0)).within(0.0, 1.0);
         FULL - (f64::from(FULL - self.odd_share()) * wary) as u16
     }
 
@@ -393,7 +383,7 @@ impl Model {
     }
 
     fn accept(&mut self, x: f64, season: f64) {
-        self.odd_since = None;
+        self.odd_since = EVEN;
         self.base.mean = x;
         self.ewma.accept(x);
         self.holt.accept(x - season);
@@ -441,8 +431,9 @@ impl Model {
         numbers.into_iter().fold(self.last_at.0 as u64, |near, number| near ^ number.to_bits())
     }
 
-    /// Ledgers in it: of the fused evidence, of the plain distance and of shifts.
-    pub const LEDGERS: usize = 3;
+    /// Bytes of its ledgers (of the fused evidence, of the plain distance and of shifts) and of what they stand
+    /// for.
+    pub const CALIBRATION: usize = 3 * size_of::<Ledger>() + size_of::<Exposure>();
 
     /// Of [`Model::heap_bytes`], those of the sliding window.
     pub fn window_bytes(&self) -> usize {

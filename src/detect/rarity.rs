@@ -7,8 +7,8 @@
 //! unsmoothed rarities of value and step are the quick evidence.
 
 use crate::codec::stored;
-use crate::stats::histogram::{Histogram, Sketch};
-use crate::stats::math::{bounded, ln, ratio, young};
+use crate::stats::histogram::{Histogram, Place, Sketch};
+use crate::stats::math::{Bounds, bounded, ln, normal_ln32, ratio, young};
 use crate::stats::steps::Steps;
 
 /// Weight of a new sample in the slow evidence.
@@ -45,8 +45,18 @@ pub struct Rare {
     pub step: f32,
     /// Smoothed mean of the two rarest.
     pub slow: f32,
-    /// The signed logarithmic step that was judged.
-    signed_step: f64,
+    /// What was asked of the histograms, and where in them it lies.
+    asked: Asked,
+    places: [Place; 4],
+}
+
+/// The statistics of one sample.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Asked {
+    quick: f64,
+    slow: f64,
+    /// The step, signed and logarithmic.
+    step: f64,
 }
 
 impl Rarity {
@@ -58,7 +68,7 @@ impl Rarity {
 
     fn means(&self, x: f64, n: u32) -> (f64, f64) {
         let young = young(n);
-        let step = |mean: f64, gain: f64| bounded(mean + gain.max(young) * (x - mean));
+        let step = |mean: f64, gain: f64| bounded(mean + gain.at_least(young) * (x - mean));
         (step(self.quick, QUICK), step(self.slow, SLOW))
     }
 
@@ -71,21 +81,27 @@ impl Rarity {
     /// Judges the `n`-th sample; `season` is the rarity of the seasonal residual, if it is known.
     pub fn judge(&self, x: f64, n: u32, steps: &Steps, floor: f64, season: Option<f32>) -> Rare {
         let (quick, slow) = self.means(x, n);
-        let signed_step = Self::signed_step(x, steps, floor);
-        let rarities = [
-            self.value.rarity(x, floor),
-            self.level.rarity(slow, floor),
-            self.drift.rarity(quick - slow, floor),
-            self.step.rarity(signed_step, STEP_FLOOR),
+        let step = Self::signed_step(x, steps, floor);
+        let places = [
+            self.value.place(x, floor),
+            self.level.place(slow, floor),
+            self.drift.place(quick - slow, floor),
+            self.step.place(step, STEP_FLOOR),
         ];
-        self.sum_up(rarities, season, signed_step)
+        let rarities = places.map(|place| normal_ln32(place.rarer).at_least(0.0));
+        self.sum_up(rarities, season, Asked { quick, slow, step }, places)
+    }
+
+    /// What the first sample is: as usual.
+    pub fn first(x: f64) -> Rare {
+        Rare { asked: Asked { quick: x, slow: x, step: 0.0 }, ..Rare::default() }
     }
 
     /// From the rarities of value, level, drift and step, and of the season's residual: what the season
     /// explains is not rare, though no memory but the season's reaches back so far.
-    fn sum_up(&self, rarities: [f32; 4], season: Option<f32>, signed_step: f64) -> Rare {
+    fn sum_up(&self, rarities: [f32; 4], season: Option<f32>, asked: Asked, places: [Place; 4]) -> Rare {
         let most = season.map_or(f32::MAX, |season| season + UNEXPLAINED);
-        let rarities = rarities.map(|rarity| rarity.min(most));
+        let rarities = rarities.map(|rarity| rarity.at_most(most));
         let [value, .., step] = rarities;
         let mut top = [0f32; 2];
         for r in rarities.into_iter().chain(season) {
@@ -96,7 +112,7 @@ impl Rarity {
             }
         }
         let rarest = 0.5 * (top[0] + top[1]);
-        Rare { value, step, slow: self.smoothed + SMOOTH * (rarest - self.smoothed), signed_step }
+        Rare { value, step, slow: self.smoothed + SMOOTH * (rarest - self.smoothed), asked, places }
     }
 
     /// The histograms' answers, made ready for many values of one sample.
@@ -113,13 +129,14 @@ impl Rarity {
         }
     }
 
-    /// Takes the sample that [`Rarity::judge`] judged; `share` is its weight in sixteenths.
-    pub fn learn(&mut self, x: f64, n: u32, floor: f64, rare: Rare, share: u16) {
-        let (quick, slow) = self.means(x, n);
-        self.value.learn(x, floor, share);
-        self.level.learn(slow, floor, share);
-        self.drift.learn(quick - slow, floor, share);
-        self.step.learn(rare.signed_step, STEP_FLOOR, share);
+    /// Takes the sample `x` that [`Rarity::judge`] judged by this `floor`; `share` is its weight in sixteenths.
+    pub fn learn(&mut self, x: f64, floor: f64, rare: &Rare, share: u16) {
+        let Asked { quick, slow, step } = rare.asked;
+        let [value, level, drift, stepped] = rare.places;
+        self.value.learn_at(value, x, floor, share);
+        self.level.learn_at(level, slow, floor, share);
+        self.drift.learn_at(drift, quick - slow, floor, share);
+        self.step.learn_at(stepped, step, STEP_FLOOR, share);
         (self.quick, self.slow, self.smoothed) = (quick, slow, rare.slow);
     }
 
@@ -170,7 +187,7 @@ impl Sketches<'_> {
             self.drift.greatest(quick_a - slow_a, quick_b - slow_b),
             self.step.greatest(step_a, step_b),
         ];
-        self.of.sum_up(rarities, season, step_b)
+        self.of.sum_up(rarities, season, Asked::default(), [Place::default(); 4])
     }
 }
 
@@ -184,7 +201,7 @@ mod tests {
         for n in 0..400u32 {
             let x = f64::from(n * 7 % 13);
             let rare = r.judge(x, n, &s, 0.1, None);
-            r.learn(x, n, 0.1, rare, 16);
+            r.learn(x, 0.1, &rare, 16);
             s.learn(x, 1.0);
         }
         let usual = r.judge(5.0, 400, &s, 0.1, None);

@@ -7,17 +7,16 @@
 //! moves it; others tell that one.
 
 use super::channel::Channel;
-use crate::calibrate::Ledger;
+use crate::calibrate::{Ledger, Moment};
 use crate::codec::stored;
-use crate::stats::math::{bounded, young};
-use crate::time::Millis;
+use crate::stats::math::{Bounds, bounded, young};
 
 /// Gain of the offset.
 const GAIN: f64 = 2.0 / 21.0;
 /// Scales beyond which a sample counts no more for a slow change.
 const FAR: f64 = 4.0;
 
-/// State of the detector; 104 bytes.
+/// State of the detector.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shift {
     offset: f64,
@@ -39,8 +38,8 @@ impl Shift {
     /// The offset with one more sample, the `n`-th; it rises with the sample's distance.
     pub fn judge(&self, run: LongRun, n: u32) -> f64 {
         let clip = if n > 20 { FAR * run.scale } else { f64::MAX };
-        let off = run.off.clamp(-clip, clip);
-        bounded(self.offset + GAIN.max(young(n)) * (off - self.offset))
+        let off = run.off.within(-clip, clip);
+        bounded(self.offset + GAIN.at_least(young(n)) * (off - self.offset))
     }
 
     /// The evidence of an offset, and the ledger that calibrates it.
@@ -60,8 +59,8 @@ impl Shift {
     }
 
     /// Enters the evidence of a judged sample into the ledger.
-    pub fn enter(&mut self, at: Millis, evidence: f64, bar: f64) {
-        self.channel.enter(at, evidence, bar);
+    pub fn enter(&mut self, moment: &Moment, evidence: f64, bar: f64) {
+        self.channel.enter(moment, evidence, bar);
     }
 
     /// Takes the level that the signal has come to as the new normal.

@@ -6,10 +6,9 @@
 //! tells the same, and signals with a season climb every morning.
 
 use super::channel::Channel;
-use crate::calibrate::Ledger;
+use crate::calibrate::{Ledger, Moment};
 use crate::codec::stored;
-use crate::stats::math::{bounded, young};
-use crate::time::Millis;
+use crate::stats::math::{Bounds, bounded, young};
 
 /// Gains of the quick and the slow mean.
 const QUICK: f64 = 2.0 / 21.0;
@@ -44,8 +43,8 @@ impl Slope {
     /// The means with `x`, the `n`-th sample of a signal `scale` wide.
     pub fn judge(&self, x: f64, scale: f64, n: u32) -> Means {
         let clip = if n > 20 { FAR * scale } else { f64::MAX };
-        let near = self.quick + (x - self.quick).clamp(-clip, clip);
-        let step = |mean: f64, gain: f64| bounded(mean + gain.max(young(n)) * (near - mean));
+        let near = self.quick + (x - self.quick).within(-clip, clip);
+        let step = |mean: f64, gain: f64| bounded(mean + gain.at_least(young(n)) * (near - mean));
         Means { quick: step(self.quick, QUICK), slow: step(self.slow, SLOW) }
     }
 
@@ -66,8 +65,8 @@ impl Slope {
     }
 
     /// Enters the evidence of a judged sample into the ledger.
-    pub fn enter(&mut self, at: Millis, evidence: f64, bar: f64) {
-        self.channel.enter(at, evidence, bar);
+    pub fn enter(&mut self, moment: &Moment, evidence: f64, bar: f64) {
+        self.channel.enter(moment, evidence, bar);
     }
 
     /// Takes `level` as the new normal.

@@ -4,9 +4,10 @@
 //! scale by far less than the window's own chance does, in two bytes a sample. Each time it wraps the
 //! anchor moves to the window's mean and the sums are taken anew, so neither rounding nor drift builds up.
 
+use super::Centre;
 use crate::codec::stored;
 use crate::stats::bf16::Bf16;
-use crate::stats::math::{bounded, ratio, sqrt};
+use crate::stats::math::{Bounds, bounded, ratio, sqrt};
 use crate::stats::tail::Tail;
 
 /// State of the detector.
@@ -42,40 +43,32 @@ impl ZScore {
     pub fn rebase(&mut self, mean: f64) {
         self.anchor = bounded(mean - self.offset());
     }
-    /// The window's mean.
-    pub fn expected(&self) -> f64 {
-        self.anchor + self.offset()
+    /// The window's mean, and its standard deviation, at least `floor`.
+    pub fn centre(&self, floor: f64) -> Centre {
+        let mean = self.offset();
+        let variance = self.squares / f64::from(self.len.max(1)) - mean * mean;
+        Centre { at: self.anchor + mean, scale: sqrt(variance).at_least(floor) }
     }
     fn offset(&self) -> f64 {
         self.sum / f64::from(self.len.max(1))
-    }
-    /// The window's standard deviation.
-    pub fn sd(&self) -> f64 {
-        let mean = self.offset();
-        sqrt(self.squares / f64::from(self.len.max(1)) - mean * mean)
-    }
-    /// The window's standard deviation, at least `floor`.
-    pub fn scale(&self, floor: f64) -> f64 {
-        self.sd().max(floor)
     }
     /// Nats of a distance.
     pub fn nats(&self, z: f64) -> f64 {
         self.tail.nats(z)
     }
-    /// Takes a sample; one beyond five scales enters at five, so that it does not hide the next, and
-    /// nearer by `share` while the signal is odd.
-    pub fn learn(&mut self, x: f64, floor: f64, share: f64) {
+    /// Takes a sample that was expected at a centre; one beyond five scales enters at five, so that it does not
+    /// hide the next, and nearer by `share` while the signal is odd.
+    pub fn learn(&mut self, x: f64, Centre { at, scale }: Centre, share: f64) {
         if self.len == 0 {
             self.anchor = x;
         }
         let mut value = x;
         if self.len > 20 || self.len as usize == self.ring.len() {
-            let (scale, mean) = (self.scale(floor), self.expected());
-            let clip = 5.0 * share.min(1.0) * scale;
-            value = x.clamp(mean - clip, mean + clip);
-            self.tail.learn(ratio(x - mean, scale), share);
+            let clip = 5.0 * share.at_most(1.0) * scale;
+            value = x.within(at - clip, at + clip);
+            self.tail.learn(ratio(x - at, scale), share);
         }
-        let entry = Bf16::nearest((value - self.anchor).clamp(-OFFSET, OFFSET) as f32);
+        let entry = Bf16::nearest((value - self.anchor).within(-OFFSET, OFFSET) as f32);
         let full = usize::from(self.len) == self.ring.len();
         if let Some(slot) = self.ring.get_mut(usize::from(self.next)) {
             if full {
@@ -104,7 +97,7 @@ impl ZScore {
         self.anchor = anchor;
         (self.sum, self.squares) = (0.0, 0.0);
         for slot in &mut self.ring {
-            *slot = Bf16::nearest((f64::from(slot.get()) - moved).clamp(-OFFSET, OFFSET) as f32);
+            *slot = Bf16::nearest((f64::from(slot.get()) - moved).within(-OFFSET, OFFSET) as f32);
             let entry = f64::from(slot.get());
             self.sum += entry;
             self.squares += entry * entry;
@@ -120,26 +113,32 @@ impl ZScore {
 mod tests {
     use super::*;
 
+    fn learn(w: &mut ZScore, x: f64, floor: f64) {
+        w.learn(x, w.centre(floor), 1.0);
+    }
+
     #[test]
     fn slides_truly() {
         let mut w = ZScore::new(4);
         for x in [1.0, 2.0, 3.0, 4.0] {
-            w.learn(x, 1.0, 1.0);
+            learn(&mut w, x, 1.0);
         }
-        assert_eq!(w.expected(), 2.5);
-        assert!((w.sd() - 1.25f64.sqrt()).abs() < 1e-12);
-        w.learn(5.0, 1.0, 1.0); // 2 3 4 5
-        assert_eq!(w.expected(), 3.5);
-        assert!((w.scale(1.0) - 1.25f64.sqrt()).abs() < 1e-12 && w.scale(9.0) == 9.0);
+        let centre = w.centre(1e-9);
+        assert_eq!(centre.at, 2.5);
+        assert!((centre.scale - 1.25f64.sqrt()).abs() < 1e-12);
+        learn(&mut w, 5.0, 1.0); // 2 3 4 5
+        assert_eq!(w.centre(9.0), Centre { at: 3.5, scale: 9.0 });
+        assert!((w.centre(1.0).scale - 1.25f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]
     fn does_not_drift_at_height() {
         let mut w = ZScore::new(64);
         for k in 0..100_000u32 {
-            w.learn(1e12 + f64::from(k % 2), 0.1, 1.0);
+            learn(&mut w, 1e12 + f64::from(k % 2), 0.1);
         }
-        assert!((w.expected() - 1e12 - 0.5).abs() < 1e-3);
-        assert!((w.sd() - 0.5).abs() < 1e-3);
+        let Centre { at, scale } = w.centre(0.1);
+        assert!((at - 1e12 - 0.5).abs() < 1e-3);
+        assert!((scale - 0.5).abs() < 1e-3);
     }
 }

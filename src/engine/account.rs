@@ -4,7 +4,6 @@
 //! it: the resident memory of the process has them.
 
 use super::Shared;
-use crate::calibrate::Ledger;
 use crate::detect::Model;
 use crate::registry::{Partition, Series, Signal};
 
@@ -72,8 +71,7 @@ impl Account {
 
     /// Adds a signal; its record is in the partition's.
     pub(super) fn signal(&mut self, signal: &Signal) {
-        let (model, calibration) =
-            (size_of::<Model>() as u64, Model::LEDGERS as u64 * size_of::<Ledger>() as u64);
+        let (model, calibration) = (size_of::<Model>() as u64, Model::CALIBRATION as u64);
         let windows = signal.model.window_bytes() as u64;
         self.signals = self.signals.saturating_sub(model);
         self.detectors += model - calibration;

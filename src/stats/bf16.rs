@@ -1,5 +1,6 @@
 //! bfloat16: the upper half of a single-precision number, for what is kept by the dozen a series.
 
+use super::math::Bounds;
 use crate::codec::{Damaged, Reader, Stored, store_bytes};
 
 /// A finite number of the range of `f32` with eight significant bits: within 1/512 of what it was made
@@ -11,7 +12,7 @@ impl Bf16 {
     /// The nearest one, a tie to the even; what is beyond the range becomes the farthest.
     #[inline]
     pub fn nearest(value: f32) -> Bf16 {
-        let bits = value.clamp(-Self::FARTHEST, Self::FARTHEST).to_bits();
+        let bits = value.within(-Self::FARTHEST, Self::FARTHEST).to_bits();
         Bf16((bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16)
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Non-parametric: no distribution is assumed. The range follows the values and grows at most
 //! threefold at a time. Counts are in sixteenths of a sample, so that an odd sample can
-//! teach a part; when the memory is full, a quarter of every bin is forgotten.
+//! teach a part, in a byte each ([`Count`]); when the memory is full, a quarter of every bin is forgotten.
 
-use super::math::{bounded, ln32};
-use crate::codec::{Damaged, Reader, Stored};
+use super::count::Count;
+use super::math::{Bounds, bounded, ln32, wide32};
+use crate::codec::stored;
 
 /// Bins.
 pub const BINS: usize = 32;
@@ -16,65 +17,56 @@ const RANGING: u8 = 30;
 /// Samples (after ranging) before rarity is told.
 const QUIET: f32 = 20.0;
 /// Samples kept at most.
-const MEMORY: f32 = 3333.0;
+const MEMORY: u16 = 3333;
 
-/// How often values were seen, by bin.
-#[derive(Clone, Debug, PartialEq)]
+/// Where a value lies among those seen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// Its bin.
+    at: u8,
+    /// By how much it is rarer than in a flat density, whose logarithm is its rarity: a normal number above 0.
+    pub rarer: f32,
+}
+
+/// That of no value: as rare as in a flat density.
+impl Default for Place {
+    fn default() -> Self {
+        Place { at: 0, rarer: 1.0 }
+    }
+}
+
+/// How often values were seen, by bin; 48 bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     low: f64,
-    width: f64,
-    total: f32,
+    width: f32,
+    /// Sixteenths of samples.
+    total: u16,
     ranging: u8,
-    bins: [u16; BINS],
+    bins: [Count; BINS],
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram { low: 0.0, width: 0.0, total: 0.0, ranging: 0, bins: [0; BINS] }
-    }
-}
-
-/// Of the bins, which are not empty (a bit each, the first the lowest), and the counts of these.
-impl Stored for Histogram {
-    fn store(&self, to: &mut Vec<u8>) {
-        let Histogram { low, width, total, ranging, bins } = self;
-        low.store(to);
-        width.store(to);
-        total.store(to);
-        ranging.store(to);
-        let (mut mask, mut counts, mut count) = (0u32, [0u16; BINS], 0);
-        for (at, bin) in bins.iter().enumerate() {
-            if let Some(place) = counts.get_mut(count) {
-                *place = *bin;
-            }
-            let seen = *bin != 0;
-            count += usize::from(seen);
-            mask |= u32::from(seen) << at;
-        }
-        mask.store(to);
-        u16::store_all(counts.get(..count).unwrap_or_default(), to);
-    }
-
-    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        let mut histogram = Histogram {
-            low: Stored::load(from)?,
-            width: Stored::load(from)?,
-            total: Stored::load(from)?,
-            ranging: Stored::load(from)?,
-            bins: [0; BINS],
-        };
-        let mut mask = u32::load(from)?;
-        for count in from.bytes(2 * mask.count_ones() as usize)?.as_chunks().0 {
-            if let Some(bin) = histogram.bins.get_mut(mask.trailing_zeros() as usize) {
-                *bin = u16::from_le_bytes(*count);
-            }
-            mask &= mask.wrapping_sub(1);
-        }
-        Ok(histogram)
-    }
-}
+stored!(struct Histogram { low, width, total, ranging, bins } valid |h| h.width >= 0.0);
 
 impl Histogram {
+    /// Samples counted.
+    fn samples(&self) -> f32 {
+        f32::from(self.total) / f32::from(ONE)
+    }
+
+    /// Whether too little was seen to tell.
+    fn quiet(&self) -> bool {
+        self.ranging < RANGING || self.samples() <= QUIET
+    }
+
+    fn width(&self, floor: f64) -> f64 {
+        f64::from(self.width).at_least(floor)
+    }
+
+    fn high(&self) -> f64 {
+        self.low + f64::from(self.width)
+    }
+
     fn bin(&self, y: f64, width: f64) -> usize {
         // A float-to-integer cast saturates: below the range it is 0.
         (((y - self.low) / width * BINS as f64) as usize).min(BINS - 1)
@@ -84,47 +76,54 @@ impl Histogram {
     /// a bonus for distance beyond the range. 0 while too little was seen. `floor` > 0 is the least
     /// width the range is credited with.
     pub fn rarity(&self, y: f64, floor: f64) -> f32 {
-        if self.ranging < RANGING || self.total <= QUIET {
-            return 0.0;
+        ln32(self.place(y, floor).rarer).at_least(0.0)
+    }
+
+    /// Where `y` lies. See [`Histogram::rarity`].
+    #[inline]
+    pub fn place(&self, y: f64, floor: f64) -> Place {
+        let width = self.width(floor);
+        let at = self.bin(y, width);
+        if self.quiet() {
+            return Place { at: at as u8, rarer: 1.0 };
         }
-        let width = self.width.max(floor);
-        let (flat, seen) = self.around(self.bin(y, width));
-        ln32(flat * (1.0 + self.far(y, width)) / seen).max(0.0)
+        let (flat, seen) = self.around(at);
+        Place { at: at as u8, rarer: flat * (1.0 + self.far(y, width)) / seen }
     }
 
     /// Bins between `y` and the range; 0 within it.
     fn far(&self, y: f64, width: f64) -> f32 {
-        let beyond = (self.low - y).max(y - self.low - self.width);
-        if beyond > 0.0 { (beyond / width * BINS as f64).min(1e30) as f32 } else { 0.0 }
+        let beyond = (self.low - y).at_least(y - self.high());
+        if beyond > 0.0 { (beyond / width * BINS as f64).at_most(1e30) as f32 } else { 0.0 }
     }
 
     /// At a bin: the count of a flat density and the count seen, whose quotient is the rarity.
     fn around(&self, at: usize) -> (f32, f32) {
         // The window widens until it holds one whole sample: an empty bin amid full ones is not rare.
-        let (mut count, mut wide) = (u32::from(self.bins[at]), 1.0f32);
+        let (mut count, mut wide) = (self.bins[at].get(), 1.0f32);
         let (mut left, mut right) = (at, at);
         while count < u32::from(ONE) && (left > 0 || right + 1 < BINS) {
             if left > 0 {
                 left -= 1;
-                count += u32::from(self.bins[left]);
+                count += self.bins[left].get();
             }
             if right + 1 < BINS {
                 right += 1;
-                count += u32::from(self.bins[right]);
+                count += self.bins[right].get();
             }
             wide += 2.0;
         }
-        ((self.total + BINS as f32) * wide, count as f32 / f32::from(ONE) + 1.0)
+        ((self.samples() + BINS as f32) * wide, count as f32 / f32::from(ONE) + 1.0)
     }
 
     /// What rarity asks of every bin, for many questions of one state.
     pub fn sketch(&self, floor: f64) -> Sketch<'_> {
-        let quiet = self.ranging < RANGING || self.total <= QUIET;
+        let quiet = self.quiet();
         let bins: [(f32, f32); BINS] =
             std::array::from_fn(|at| if quiet { (0.0, 1.0) } else { self.around(at) });
         Sketch {
             of: self,
-            width: self.width.max(floor),
+            width: self.width(floor),
             quiet,
             bins,
             quotients: bins.map(|(flat, seen)| flat / seen),
@@ -133,7 +132,7 @@ impl Histogram {
 
     /// A number that lies in it.
     pub fn near(&self) -> f64 {
-        f64::from(self.total)
+        f64::from(self.width)
     }
 
     /// Moves all values seen by `by`.
@@ -143,46 +142,67 @@ impl Histogram {
 
     /// Takes a value; `share` is its weight in sixteenths, at most 16.
     pub fn learn(&mut self, y: f64, floor: f64, share: u16) {
+        self.learn_at(self.place(y, floor), y, floor, share);
+    }
+
+    /// The same of a value whose place was just told, with this `floor`.
+    #[inline]
+    pub fn learn_at(&mut self, place: Place, y: f64, floor: f64, share: u16) {
         if self.ranging < RANGING {
             if self.ranging == 0 {
                 (self.low, self.width) = (y, 0.0);
             }
             self.ranging += 1;
-            let high = (self.low + self.width).max(y);
-            self.low = self.low.min(y);
-            self.width = high - self.low;
+            let high = self.high().at_least(y);
+            self.low = self.low.at_most(y);
+            self.width = wide32(high - self.low);
             return;
         }
-        if y < self.low || y > self.low + self.width {
+        let mut at = usize::from(place.at);
+        if y < self.low || y > self.high() {
             self.stretch(y, floor);
+            at = self.bin(y, self.width(floor));
         }
-        let at = self.bin(y, self.width.max(floor));
-        self.bins[at] = self.bins[at].saturating_add(share.min(ONE));
-        self.total += f32::from(share.min(ONE)) / f32::from(ONE);
-        if self.total >= MEMORY {
-            let mut left = 0u32;
-            for bin in &mut self.bins {
-                *bin -= *bin / 4;
-                left += u32::from(*bin);
-            }
-            self.total = left as f32 / f32::from(ONE);
+        let share = share.min(ONE);
+        self.bins[at] = self.bins[at].plus(u32::from(share), dice(y, self.total));
+        self.total = self.total.saturating_add(share);
+        if self.total >= MEMORY * ONE {
+            self.forget();
         }
     }
 
+    /// A quarter of every bin.
+    #[cold]
+    fn forget(&mut self) {
+        let mut left = 0u32;
+        for bin in &mut self.bins {
+            *bin = Count::nearest(bin.get() - bin.get() / 4);
+            left += bin.get();
+        }
+        self.total = left.min(u32::from(u16::MAX)) as u16;
+    }
+
+    #[cold]
     fn stretch(&mut self, y: f64, floor: f64) {
-        let width = self.width.max(floor);
+        let width = self.width(floor);
         let high = self.low + width;
-        let low_to = if y < self.low { (y - 0.25 * width).max(self.low - width) } else { self.low };
-        let high_to = if y > high { (y + 0.25 * width).min(high + width) } else { high };
-        let wide = high_to - low_to;
-        let mut bins = [0u16; BINS];
+        let low_to = if y < self.low { (y - 0.25 * width).at_least(self.low - width) } else { self.low };
+        let high_to = if y > high { (y + 0.25 * width).at_most(high + width) } else { high };
+        let wide = wide32(high_to - low_to);
+        let mut bins = [0u32; BINS];
         for (i, count) in self.bins.iter().enumerate() {
             let centre = self.low + (i as f64 + 0.5) / BINS as f64 * width;
-            let to = (((centre - low_to) / wide * BINS as f64) as usize).min(BINS - 1);
-            bins[to] = bins[to].saturating_add(*count);
+            let to = (((centre - low_to) / f64::from(wide) * BINS as f64) as usize).min(BINS - 1);
+            bins[to] += count.get();
         }
-        (self.bins, self.low, self.width) = (bins, low_to, wide);
+        (self.bins, self.low, self.width) = (bins.map(Count::nearest), low_to, wide);
     }
+}
+
+/// Bits of chance from a value and what was seen before it (Fibonacci hashing).
+#[inline]
+fn dice(y: f64, total: u16) -> u32 {
+    ((y.to_bits() ^ u64::from(total)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as u32
 }
 
 /// A histogram's answers, made ready for many questions.
@@ -212,12 +232,12 @@ impl Sketch<'_> {
         // Beyond the range there are only the outermost bins.
         let mut most = told(last, far_high);
         if first != last || far_low > far_high {
-            most = most.max(told(first, far_low));
+            most = most.at_least(told(first, far_low));
         }
         for within in self.quotients.get(first + 1..last).unwrap_or_default() {
             most = if *within > most { *within } else { most };
         }
-        ln32(most).max(0.0)
+        ln32(most).at_least(0.0)
     }
 }
 
@@ -245,7 +265,7 @@ mod tests {
         let h = ramp();
         let far = h.rarity(100.0, 1e-9);
         assert!(far > h.rarity(50.0, 1e-9) && h.rarity(50.0, 1e-9) > h.rarity(31.0, 1e-9));
-        assert!(h.rarity(1e150, 1e-9).is_finite());
+        assert!(h.rarity(1e37, 1e-9).is_finite());
     }
 
     #[test]

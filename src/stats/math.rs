@@ -1,9 +1,37 @@
 //! Elementary functions in pure Rust, so that no platform's own library shows: logarithms by a short
 //! series in a fixed order, the rest from `libm`.
 
-/// Values are held within ±this before they enter any state: the square and a long sum of squares
-/// still fit an `f64`.
-pub const LIMIT: f64 = 1e150;
+/// Values are held within ±this before they enter any state: a difference of two fits an `f32`, and a long sum
+/// of squares an `f64`.
+pub const LIMIT: f64 = 1e37;
+
+/// Bounds as one instruction: `f64::max` and its like take several to pass a number on where the other is none.
+/// Here what is not a number becomes the bound.
+pub trait Bounds: Copy + PartialOrd {
+    /// The greater of the two.
+    #[inline(always)]
+    #[must_use]
+    fn at_least(self, least: Self) -> Self {
+        if self > least { self } else { least }
+    }
+
+    /// The lesser of the two.
+    #[inline(always)]
+    #[must_use]
+    fn at_most(self, most: Self) -> Self {
+        if self < most { self } else { most }
+    }
+
+    /// The nearest from `least` to `most`.
+    #[inline(always)]
+    #[must_use]
+    fn within(self, least: Self, most: Self) -> Self {
+        self.at_least(least).at_most(most)
+    }
+}
+
+impl Bounds for f64 {}
+impl Bounds for f32 {}
 
 /// Natural logarithm, to 1e-12 of its value; about twice as fast as `libm`'s, and inlined.
 #[inline(always)]
@@ -11,6 +39,12 @@ pub fn ln(x: f64) -> f64 {
     if !(f64::MIN_POSITIVE..=f64::MAX).contains(&x) {
         return unusual(x);
     }
+    normal_ln(x)
+}
+
+/// [`ln`] of a normal positive number.
+#[inline(always)]
+pub const fn normal_ln(x: f64) -> f64 {
     // x = 2^e m with m in [√½, √2), then ln m = 2 artanh s with s = (m − 1) / (m + 1), |s| < 0.172.
     const ROOT: u64 = 0x3fe6_a09e_667f_3bcd;
     let offset = x.to_bits().wrapping_sub(ROOT);
@@ -36,6 +70,12 @@ pub fn ln32(x: f32) -> f32 {
     if !(f32::MIN_POSITIVE..=f32::MAX).contains(&x) {
         return unusual(f64::from(x)) as f32;
     }
+    normal_ln32(x)
+}
+
+/// [`ln32`] of a normal positive number: without a branch, so that several are taken at one go.
+#[inline(always)]
+pub fn normal_ln32(x: f32) -> f32 {
     const ROOT: u32 = 0x3f35_04f3;
     let offset = x.to_bits().wrapping_sub(ROOT);
     let e = (offset as i32) >> 23;
@@ -70,18 +110,23 @@ pub fn young(n: u32) -> f64 {
 
 /// Square root (exact by IEEE 754, hence portable); 0 for negative arguments.
 pub fn sqrt(x: f64) -> f64 {
-    x.max(0.0).sqrt()
+    x.at_least(0.0).sqrt()
+}
+
+/// The least `f32` that is not below `x`, which is one within its range.
+pub fn wide32(x: f64) -> f32 {
+    let near = x as f32;
+    if f64::from(near) < x { near.next_up() } else { near }
 }
 
 /// Holds a finite value within ±[`LIMIT`].
 pub fn bounded(x: f64) -> f64 {
-    x.clamp(-LIMIT, LIMIT)
+    x.within(-LIMIT, LIMIT)
 }
 
 /// A ratio of magnitudes: finite and at least 0 for any finite arguments, large where `scale` is 0.
 pub fn ratio(distance: f64, scale: f64) -> f64 {
-    let d = distance.abs();
-    if d == 0.0 { 0.0 } else { (d / scale.max(f64::MIN_POSITIVE)).min(1e30) }
+    (distance.abs() / scale.at_least(f64::MIN_POSITIVE)).at_most(1e30)
 }
 
 #[cfg(test)]
@@ -110,8 +155,10 @@ mod tests {
     fn ratios_are_finite() {
         assert_eq!(ratio(0.0, 0.0), 0.0);
         assert_eq!(ratio(-3.0, 1.5), 2.0);
-        assert_eq!(ratio(1e150, 0.0), 1e30);
+        assert_eq!(ratio(1e37, 0.0), 1e30);
         assert_eq!(bounded(1e308), LIMIT);
+        assert_eq!((wide32(0.5), wide32(0.1)), (0.5, 0.1f32), "which is above a tenth");
+        assert!(wide32(0.7) > 0.7f32 && f64::from(wide32(0.7)) >= 0.7 && wide32(2.0 * LIMIT).is_finite());
         assert_eq!(exp2(-1.0), 0.5);
         assert_eq!(pow(2.0, 3.0), 8.0);
         assert_eq!(sqrt(-1.0), 0.0);

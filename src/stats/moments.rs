@@ -1,6 +1,6 @@
 //! Winsorised, exponentially weighted mean and variance.
 
-use super::math::{bounded, sqrt};
+use super::math::{Bounds, bounded, sqrt};
 use crate::codec::stored;
 
 /// Mean and variance with a gain given at each update; far values are pulled in before they teach.
@@ -23,7 +23,7 @@ impl Moments {
     /// Moves towards `x` by `gain` in [0, 1]; the step counts at most `clip` (≥ 0) either way.
     /// (West 1979, the incremental form of the weighted variance.)
     pub fn learn(&mut self, x: f64, gain: f64, clip: f64) {
-        let d = (x - self.mean).clamp(-clip, clip);
+        let d = (x - self.mean).within(-clip, clip);
         self.mean = bounded(self.mean + gain * d);
         self.var = (1.0 - gain) * (self.var + gain * d * d);
     }

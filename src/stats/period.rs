@@ -381,7 +381,7 @@ mod tests {
         assert!(ended && search.heap_bytes() == 1_024);
         let mut huge = Search::new(60_000.0);
         for k in 0..2_000i64 {
-            let x = if k % 20 < 10 { 1e150 } else { -1e150 };
+            let x = if k % 20 < 10 { 1e37 } else { -1e37 };
             assert!(huge.take(k * 60_000, x) != Progress::Nothing);
         }
         assert_eq!(Search::beyond(COARSEST, 15_000.0), None);

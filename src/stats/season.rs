@@ -1,7 +1,7 @@
 //! Additive profiles over a period in equal buckets, by event time: a day and a week as clocks show
 //! them, other periods as time passes.
 
-use super::math::{bounded, sqrt};
+use super::math::{Bounds, bounded, sqrt};
 use crate::codec::stored;
 
 const DAY: i64 = 86_400_000;
@@ -55,7 +55,7 @@ impl Profile {
 
     /// Of a period in ms where samples come at an interval: a bucket each, and at most 96.
     pub fn fitted(period: i64, interval_ms: f64) -> Profile {
-        Profile::steps(period, ((period as f64 / interval_ms.max(1.0)) as i64).clamp(8, BUCKETS as i64))
+        Profile::steps(period, ((period as f64 / interval_ms.at_least(1.0)) as i64).clamp(8, BUCKETS as i64))
     }
 
     fn steps(period: i64, buckets: i64) -> Profile {
@@ -84,9 +84,9 @@ impl Profile {
     /// at this interval (or often enough).
     pub fn at(&self, now: Now, interval_ms: f64) -> Option<f64> {
         let bucket = self.bucket(now);
-        let per_bucket = (self.period as f64 / self.mean.len() as f64 / interval_ms).clamp(1.0, 250.0);
+        let per_bucket = (self.period as f64 / self.mean.len() as f64 / interval_ms).within(1.0, 250.0);
         let seen = self.seen.get(bucket).copied()?;
-        if f64::from(seen) < per_bucket.min(250.0) {
+        if f64::from(seen) < per_bucket.at_most(250.0) {
             return None;
         }
         self.mean.get(bucket).map(|m| f64::from(*m))
@@ -100,7 +100,7 @@ impl Profile {
         let (mut low, mut high) = (own, own);
         for beside in [now.moved(-step), now.moved(step)] {
             let value = self.at(beside, interval_ms).unwrap_or(own);
-            (low, high) = (low.min(value), high.max(value));
+            (low, high) = (low.at_most(value), high.at_least(value));
         }
         Some((low, high))
     }
@@ -108,13 +108,13 @@ impl Profile {
     /// Takes a value; `gain` is the weight of one whole period's visit to a bucket.
     pub fn learn(&mut self, now: Now, interval_ms: f64, value: f64, gain: f64) {
         let (bucket, pace) = (self.bucket(now), self.pace());
-        let per_bucket = (self.period as f64 / self.mean.len() as f64 / interval_ms).clamp(1.0, 2000.0);
+        let per_bucket = (self.period as f64 / self.mean.len() as f64 / interval_ms).within(1.0, 2000.0);
         if let (Some(mean), Some(seen)) = (self.mean.get_mut(bucket), self.seen.get_mut(bucket)) {
             // A full count says no more than that.
             let first = if *seen < u8::MAX { 1.0 / (f64::from(*seen) + 1.0) } else { 0.0 };
-            let gain = (gain * pace / per_bucket).max(first).min(1.0);
+            let gain = (gain * pace / per_bucket).at_least(first).at_most(1.0);
             let old = f64::from(*mean);
-            *mean = bounded(old + gain * (value - old)).clamp(-1e37, 1e37) as f32;
+            *mean = bounded(old + gain * (value - old)).within(-1e37, 1e37) as f32;
             *seen = seen.saturating_add(1);
         }
     }

@@ -1,6 +1,6 @@
 //! The size of the steps from sample to sample: of all of them, and of those that moved at all.
 
-use super::math::bounded;
+use super::math::{Bounds, bounded};
 use crate::codec::stored;
 
 /// Step sizes of a signal.
@@ -33,25 +33,26 @@ impl Steps {
         let step = (x - self.last).abs();
         self.last = x;
         self.count = self.count.saturating_add(1);
-        let gain = (1.0 / f64::from(self.count)).max(GAIN) * share;
-        let clipped = if self.count > 50 { step.min(CLIP * self.mean.max(0.5 * self.moved)) } else { step };
+        let gain = (1.0 / f64::from(self.count)).at_least(GAIN) * share;
+        let clipped =
+            if self.count > 50 { step.at_most(CLIP * self.mean.at_least(0.5 * self.moved)) } else { step };
         if step > 0.0 {
             self.moves = self.moves.saturating_add(1);
             if self.moves == 1 {
                 self.moved = step;
             } else {
-                let gain = (1.0 / f64::from(self.moves)).max(MOVED_GAIN) * share;
-                self.moved = bounded(self.moved + gain * (step.min(CLIP * self.moved) - self.moved));
+                let gain = (1.0 / f64::from(self.moves)).at_least(MOVED_GAIN) * share;
+                self.moved = bounded(self.moved + gain * (step.at_most(CLIP * self.moved) - self.moved));
             }
         }
-        let clipped = if self.count > 50 && self.mean == 0.0 { step.min(self.moved) } else { clipped };
+        let clipped = if self.count > 50 && self.mean == 0.0 { step.at_most(self.moved) } else { clipped };
         self.mean = bounded(self.mean + gain * (clipped - self.mean));
     }
 
     /// The smallest noise this signal can be credited with: half its usual move, and never below
     /// what `f64` resolves at this height.
     pub fn floor(&self) -> f64 {
-        (0.5 * self.moved).max(1e-9 * self.last.abs()).max(1e-300)
+        (0.5 * self.moved).at_least(1e-9 * self.last.abs()).at_least(1e-300)
     }
 }
 

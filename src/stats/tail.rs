@@ -4,7 +4,7 @@
 //! samples on: a generalised Pareto tail (Pickands 1975) with a small fixed shape, its scale
 //! shrunk towards that of a normal signal until excesses have been seen.
 
-use super::math::ln;
+use super::math::{Bounds, ln};
 use crate::codec::stored;
 
 /// Share of samples above the threshold.
@@ -58,11 +58,11 @@ impl Tail {
         let above = z > u;
         // Robbins-Monro on the quantile, in steps of the tail's own scale.
         let step = 0.05 * (u + b) * share * (if above { 1.0 - UPPER } else { -UPPER });
-        self.threshold = (u + step).clamp(0.3, 1e6) as f32;
+        self.threshold = (u + step).within(0.3, 1e6) as f32;
         if above {
             self.seen = self.seen.saturating_add(1);
-            let gain = share / (f64::from(self.seen) + PRIOR).min(MEMORY);
-            self.excess = (b + gain * ((z - u).min(CLIP * b) - b)).clamp(0.05, 1e6) as f32;
+            let gain = share / (f64::from(self.seen) + PRIOR).at_most(MEMORY);
+            self.excess = (b + gain * ((z - u).at_most(CLIP * b) - b)).within(0.05, 1e6) as f32;
         }
     }
 }

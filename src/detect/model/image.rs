@@ -16,6 +16,7 @@ stored!(plain struct Model {
     holt,
     rarity,
     season,
+    exposure,
     ledger,
     plain,
     shift,
@@ -24,7 +25,7 @@ stored!(plain struct Model {
     odd_since,
     back,
     kin,
-} valid |model| (model.back < BACK || model.odd_since.is_none()) && model.kin > 0);
+} valid |model| (model.back < BACK || model.odd().is_none()) && model.kin > 0);
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// The version of the images of partitions and of the head: any change of what is stored needs another.
 /// See `docs/formats.md`.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Appends [`FORMAT`].
 pub fn store_format(to: &mut Vec<u8>) {
