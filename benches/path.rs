@@ -5,7 +5,7 @@
 //! `whole path` is the engine on ready bodies, without sockets, with one worker and with two: what they
 //! come to side by side is how far two cores scale.
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use oddity::engine::Engine;
 use oddity::record::{Body, Record};
 use oddity::registry::{Alias, AliasCache, Known};
@@ -200,14 +200,15 @@ fn whole(c: &mut Criterion) {
             group.throughput(Throughput::Elements(SERIES as u64 / 256));
             let mut number = 0;
             group.bench_function("image of a partition (its series)", |b| {
-                b.iter_batched(
-                    || {
-                        number = (number + 1) % 256;
-                        number
-                    },
-                    |number| engine.partition(number).map(|(_, bytes)| bytes.len()),
-                    BatchSize::SmallInput,
-                );
+                let mut room = Vec::new();
+                b.iter(|| {
+                    number = (number + 1) % 256;
+                    room = engine
+                        .partition(number, std::mem::take(&mut room))
+                        .map(|(_, bytes)| bytes)
+                        .unwrap_or_default();
+                    room.len()
+                });
             });
             group.throughput(Throughput::Elements(SERIES as u64));
         }

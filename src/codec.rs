@@ -129,6 +129,16 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The next bytes, to be read later: a reader of its own for them.
+    ///
+    /// # Errors
+    /// There are fewer.
+    pub fn later(&mut self, count: usize) -> Result<Reader<'a>, Damaged> {
+        let start = self.at;
+        self.bytes(count)?;
+        Ok(Reader { all: &self.all[..self.at], at: start, plain: self.plain })
+    }
+
     /// A whole number written by [`store_number`].
     ///
     /// # Errors

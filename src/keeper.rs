@@ -327,12 +327,15 @@ impl Inner {
         let mut writer = CheckpointWriter::begin(&folder, self.incarnation, sequence, FORMAT)?;
         writer.section(SectionKind::Head, 0, sequence, &head)?;
         let mut newest = sequence;
+        // One piece of memory for all images: fresh pages for each would cost as much as what is put on them.
+        let mut room = Vec::new();
         for number in 0..PARTITIONS {
-            let Some((at, image)) = self.engine.partition(number) else {
+            let Some((at, image)) = self.engine.partition(number, room) else {
                 return Err(StateError::failed(&folder, "the engine has ended"));
             };
             newest = newest.max(at);
             writer.section(SectionKind::Partition, number as u16, at, &image)?;
+            room = image;
         }
         writer.section(SectionKind::Names, 0, newest, &self.engine.names())?;
         // What the images have seen must be in the log, and what it made of it in the queues.

@@ -56,7 +56,7 @@ pub fn parts() -> &'static Parts {
 }
 
 fn taken(engine: &Engine) -> Parts {
-    let images = (0..256).filter_map(|number| Some((number as u16, engine.partition(number)?.1)));
+    let images = (0..256).filter_map(|number| Some((number as u16, engine.partition(number, Vec::new())?.1)));
     let smallest = images.clone().map(|(_, image)| image.len()).min().unwrap_or(0);
     let partitions = images.filter(|(_, image)| image.len() > smallest).collect();
     Parts { head: engine.head().1, partitions, names: engine.names() }

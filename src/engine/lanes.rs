@@ -49,7 +49,7 @@ impl Step {
 enum Task {
     Body(Arc<Shipped>),
     Close(Arc<Closing>),
-    Image(usize, Sender<(u64, Vec<u8>)>),
+    Image(usize, Vec<u8>, Sender<(u64, Vec<u8>)>),
 }
 
 /// A step on its way through the lanes. The last lane to let go of it sends it back.
@@ -105,9 +105,9 @@ impl Lanes {
                             Closing::let_go(closing);
                         }
                         // Not counted: a replay does not take images.
-                        Task::Image(number, to) => {
+                        Task::Image(number, room, to) => {
                             // Nobody waits any more where a checkpoint was given up.
-                            let _ = to.send(image(&shared, number));
+                            let _ = to.send(image(&shared, number, room));
                             continue;
                         }
                     }
@@ -149,17 +149,21 @@ impl Lanes {
     }
 
     /// A partition as it is after all steps submitted before: the last of them that touched it, and its
-    /// image. Waits for its lane; without lanes it must be called under the lock of the order.
-    pub(super) fn image(&self, number: usize, shared: &Shared) -> Option<Receiver<(u64, Vec<u8>)>> {
+    /// image, in `room`. Waits for its lane; without lanes it must be called under the lock of the order.
+    pub(super) fn image(
+        &self,
+        number: usize,
+        room: Vec<u8>,
+        shared: &Shared,
+    ) -> Option<Receiver<(u64, Vec<u8>)>> {
         let (to, wait) = bounded(1);
-        let task = Task::Image(number, to);
-        match (self.queues.len(), task) {
-            (0, Task::Image(number, to)) => {
+        match self.queues.get(number % self.queues.len().max(1)) {
+            None => {
                 // The receiver is right here.
-                let _ = to.send(image(shared, number));
+                let _ = to.send(image(shared, number, room));
                 Some(wait)
             }
-            (lanes, task) => self.queues.get(number % lanes.max(1))?.send(task).ok().map(|()| wait),
+            Some(queue) => queue.send(Task::Image(number, room, to)).ok().map(|()| wait),
         }
     }
 
@@ -181,8 +185,8 @@ impl Lanes {
     }
 }
 
-fn image(shared: &Shared, number: usize) -> (u64, Vec<u8>) {
-    let mut bytes = Vec::new();
+fn image(shared: &Shared, number: usize, mut bytes: Vec<u8>) -> (u64, Vec<u8>) {
+    bytes.clear();
     let Some(partition) = shared.partitions.get(&(number as u8)) else { return (0, bytes) };
     partition.store(&mut bytes);
     (partition.sequence, bytes)

@@ -171,13 +171,13 @@ impl Engine {
         (sequence, bytes)
     }
 
-    /// The image of a partition, and the last sequence that touched it. Its lane is held up for as long as
-    /// it takes to copy it. `None` where the lanes have ended.
-    pub fn partition(&self, number: usize) -> Option<(u64, Vec<u8>)> {
+    /// The last sequence that touched a partition, and its image, in the memory of `room`. Its lane is held up
+    /// for as long as it takes to copy it. `None` where the lanes have ended.
+    pub fn partition(&self, number: usize, room: Vec<u8>) -> Option<(u64, Vec<u8>)> {
         let taken = {
             // Without lanes, records are applied under this lock.
             let _order = self.order.lock();
-            self.lanes.image(number, &self.shared)
+            self.lanes.image(number, room, &self.shared)
         };
         taken?.recv().ok()
     }

@@ -1,6 +1,6 @@
 //! The binary form of a partition.
 //!
-//! A label pair stands once in an image, in a table; series name their pairs by place. Slots are not
+//! A label pair stands once in an image, in a table after the series, which name their pairs by place. Slots are not
 //! kept: series come back in their order without holes between them, signals in the order of their
 //! series. The table of identities is made again, and so are the identities, from the labels.
 
@@ -177,6 +177,11 @@ struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
+    /// With room for what so many series have, mostly.
+    fn for_series(count: usize) -> Pairs<'a> {
+        Pairs { all: Vec::with_capacity(count), places: HashTable::with_capacity(2 * count) }
+    }
+
     fn place(&mut self, pair: &'a Arc<Pair>) -> u32 {
         // The high half of a product has bits of all of the address (Knuth, multiplicative hashing).
         let hash = |at: usize| {
@@ -223,25 +228,30 @@ impl Partition {
         let Partition { sequence, series, signals: _, watches, sweep_from: _, open, index: _ } = self;
         store_format(to);
         sequence.store(to);
-        let (mut pairs, mut body) = (Pairs::default(), Vec::with_capacity(1024 * series.len()));
+        let length = to.len();
+        0u64.store(to);
+        store_count(series.len(), to);
+        let mut pairs = Pairs::for_series(series.len());
         for (_, series) in series.iter() {
-            store_count(series.labels.pairs().len(), &mut body);
+            store_count(series.labels.pairs().len(), to);
             for pair in series.labels.pairs() {
-                store_count(pairs.place(pair) as usize, &mut body);
+                store_count(pairs.place(pair) as usize, to);
             }
-            series.store(&mut body);
-            watches.get(series.watch).copied().store(&mut body);
-            store_count(self.signals_of(series).count(), &mut body);
-            self.signals_of(series).for_each(|signal| signal.store(&mut body));
+            series.store(to);
+            watches.get(series.watch).copied().store(to);
+            store_count(self.signals_of(series).count(), to);
+            self.signals_of(series).for_each(|signal| signal.store(to));
+        }
+        let written = (to.len() - length - size_of::<u64>()) as u64;
+        if let Some(place) = to.get_mut(length..).and_then(|rest| rest.first_chunk_mut()) {
+            *place = written.to_le_bytes();
         }
         store_count(pairs.all.len(), to);
         for pair in &pairs.all {
             store_text(pair.name(), to);
             store_text(pair.value(), to);
         }
-        store_count(series.len(), to);
-        to.append(&mut body);
-        let mut donors = Donors::default();
+        let (mut donors, mut body) = (Donors::default(), Vec::new());
         store_open(open, &mut body, |model, body| donors.store_place(model, body));
         donors.store(to);
         to.append(&mut body);
@@ -254,14 +264,16 @@ impl Partition {
     pub fn load(from: &mut Reader<'_>, interner: &Interner) -> Result<Partition, Damaged> {
         load_format(from)?;
         let mut partition = Partition { sequence: Stored::load(from)?, ..Partition::default() };
-        let count = from.count()?;
+        let length = u64::load(from)?;
+        let mut series = from.later(usize::try_from(length).unwrap_or(usize::MAX))?;
         let mut pairs = Vec::new();
-        for _ in 0..count {
+        for _ in 0..from.count()? {
             pairs.push(interner.pair(load_text(from)?, load_text(from)?));
         }
-        for _ in 0..from.count()? {
-            partition.load_series(&pairs, from)?;
+        for _ in 0..series.count()? {
+            partition.load_series(&pairs, &mut series)?;
         }
+        series.finish()?;
         let donors = Donors::load(from)?;
         partition.open = load_open(from, &donors)?;
         Ok(partition)
