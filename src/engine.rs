@@ -9,7 +9,7 @@ mod account;
 pub mod apply;
 pub mod cardinality;
 pub mod context;
-mod effort;
+pub mod effort;
 mod epochs;
 #[cfg(test)]
 mod holes;
@@ -232,6 +232,11 @@ impl Engine {
     /// thread then, and the lanes work side by side. By the CPU time that it has taken.
     pub fn worked(&self) -> Duration {
         Duration::from_nanos(self.preparing.load(Ordering::Relaxed).max(self.lanes.busy()))
+    }
+
+    /// The same for what images of partitions have cost: [`Engine::worked`] does not count it.
+    pub fn imaged(&self) -> Duration {
+        Duration::from_nanos(self.lanes.imaged())
     }
 
     /// Takes a record: gives it its place in the order, applies it and hands the outputs to the

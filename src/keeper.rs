@@ -11,7 +11,7 @@ pub mod survey;
 pub use restore::{Found, load, restore};
 
 use crate::emit::Emitter;
-use crate::engine::{Engine, FORMAT};
+use crate::engine::{Engine, FORMAT, effort};
 use crate::record::Journal;
 use crate::registry::PARTITIONS;
 use crate::state::{CheckpointWriter, Folder, Fsync, Log, LogOptions, OnDiskFull, SectionKind, StateError};
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// How often the keeper looks up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Times what a checkpoint cost that is worked on records before the next one.
+const WORTH: u32 = 3;
 /// How often it tries again what failed.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// The same where only a checkpoint makes what was learnt safe again.
@@ -40,7 +42,8 @@ pub struct Settings {
     /// What is done when the disk is full.
     pub on_disk_full: OnDiskFull,
     /// A checkpoint is due in time that never more work than this would have to be done again, as far as
-    /// the last one can tell. Default 2 s.
+    /// the last one can tell, unless that cost more than a third of the work since: with millions of series
+    /// checkpoints would come one after the other. Default 2 s.
     pub replay: Duration,
     /// It is due anyway when the last one is this old and anything came since. Default 15 min.
     pub checkpoint_every: Duration,
@@ -139,6 +142,8 @@ struct Since {
     worked: Duration,
     /// Work that came while it was taken.
     during: Duration,
+    /// CPU time that it took a lane, and the keeper.
+    cost: Duration,
     sequence: u64,
     log_bytes: u64,
     at: Instant,
@@ -170,6 +175,7 @@ impl Keeper {
         let since = Since {
             worked: Duration::ZERO,
             during: Duration::ZERO,
+            cost: Duration::ZERO,
             sequence: found.checkpoint.unwrap_or(0),
             log_bytes: 0,
             at: Instant::now(),
@@ -277,9 +283,10 @@ impl Inner {
             return false;
         }
         let grown = self.log.stats().bytes.load(Relaxed).saturating_sub(since.log_bytes);
-        // As much will come again while the next one is taken; but a slow disk must not make it the only
-        // thing that is done.
-        let limit = self.settings.replay.saturating_sub(since.during).max(self.settings.replay / 3);
+        // As much will come again while the next one is taken; but neither a slow disk nor many series must
+        // make it the only thing that is done.
+        let soon = self.settings.replay.saturating_sub(since.during).max(self.settings.replay / 3);
+        let limit = soon.max(since.cost * WORTH);
         self.engine.worked().saturating_sub(since.worked) >= limit
             || grown >= self.settings.log_bytes
             || since.at.elapsed() >= self.settings.checkpoint_every
@@ -288,12 +295,16 @@ impl Inner {
     fn checkpoint(&self) -> Result<Taken, StateError> {
         let mut since = self.since.lock();
         let (started, worked) = (Instant::now(), self.engine.worked());
+        let (imaged, own) = (self.engine.imaged(), effort::so_far());
         let log_bytes = self.log.stats().bytes.load(Relaxed);
         let hole = self.log.set_hole(false);
         match self.write(started) {
             Ok(taken) => {
                 let during = self.engine.worked().saturating_sub(worked);
-                *since = Since { worked, during, sequence: taken.sequence, log_bytes, at: Instant::now() };
+                let own = effort::so_far().saturating_sub(own);
+                let cost = self.engine.imaged().saturating_sub(imaged) + own;
+                *since =
+                    Since { worked, during, cost, sequence: taken.sequence, log_bytes, at: Instant::now() };
                 self.taken.store(worked.as_nanos() as u64, Relaxed);
                 let mut report = self.report.lock();
                 report.checkpoints += 1;

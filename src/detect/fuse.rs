@@ -67,6 +67,7 @@ const RECORD_HEAVY: f64 = 25.0;
 const CROWDED: f64 = 0.5;
 /// Price of a slow reading, nats.
 const SLOW_PRICE: f64 = 1.0;
+
 /// All about a sample that does not hang on its value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame {
@@ -83,7 +84,7 @@ pub(super) struct Frame {
     forecast: f64,
     n: u32,
     /// The least scale.
-    pub(super) grain: f64,
+    grain: f64,
     /// Nats of the flat line, should the value not change.
     flat: f64,
 }

@@ -424,10 +424,21 @@ impl Model {
         self.last_at
     }
 
-    /// Reads a little here and there, so that a use soon after finds all of it near.
+    /// Reads a little of every part, so that a use soon after finds all of it near: memory comes in lines of 64
+    /// bytes, and the processor waits for several of them at once only where nothing hangs on one.
     pub fn near(&self) -> u64 {
-        let ledgers = self.ledger.greatest() + self.plain.greatest();
-        let numbers = [self.rarity.near(), self.zscore.near(), self.base.mean, self.holt.near(), ledgers];
+        let ledgers = self.ledger.greatest() + self.plain.greatest() + self.shift.ledger().greatest();
+        let numbers = [
+            self.rarity.near(),
+            self.zscore.near(),
+            self.holt.near(),
+            ledgers,
+            self.base.mean,
+            self.steps.moved,
+            self.ewma.expected(),
+            self.interval.ms(),
+            self.exposure.age(self.last_at) as f64,
+        ];
         numbers.into_iter().fold(self.last_at.0 as u64, |near, number| near ^ number.to_bits())
     }
 

@@ -79,22 +79,31 @@ impl Pending {
 pub(super) struct Lanes {
     queues: Vec<Sender<Task>>,
     threads: Vec<JoinHandle<()>>,
-    /// CPU time spent on tasks by each lane, ns.
-    busy: Vec<Arc<AtomicU64>>,
+    efforts: Vec<Arc<Effort>>,
+}
+
+/// CPU time that a lane has spent, ns.
+#[derive(Default)]
+struct Effort {
+    /// On images: a replay takes none.
+    images: AtomicU64,
+    /// On all other tasks.
+    records: AtomicU64,
 }
 
 impl Lanes {
     /// Starts `count` lanes.
     pub(super) fn start(count: usize, shared: &Arc<Shared>) -> Lanes {
-        let mut lanes = Lanes { queues: Vec::new(), threads: Vec::new(), busy: Vec::new() };
+        let mut lanes = Lanes { queues: Vec::new(), threads: Vec::new(), efforts: Vec::new() };
         for lane in 0..count {
             let (queue, steps) = unbounded::<Task>();
             let shared = shared.clone();
-            let busy = Arc::new(AtomicU64::new(0));
-            lanes.busy.push(busy.clone());
+            let effort = Arc::new(Effort::default());
+            lanes.efforts.push(effort.clone());
             let work = move || {
                 for step in steps {
                     let started = effort::so_far();
+                    let mut count_in = &effort.records;
                     match step {
                         Task::Body(shipped) => {
                             shipped.run(&shared, lane, count);
@@ -104,15 +113,14 @@ impl Lanes {
                             closing.run(&shared, lane, count);
                             Closing::let_go(closing);
                         }
-                        // Not counted: a replay does not take images.
                         Task::Image(number, room, to) => {
+                            count_in = &effort.images;
                             // Nobody waits any more where a checkpoint was given up.
                             let _ = to.send(image(&shared, number, room));
-                            continue;
                         }
                     }
                     let worked = effort::so_far().saturating_sub(started);
-                    busy.fetch_add(worked.as_nanos() as u64, Ordering::Relaxed);
+                    count_in.fetch_add(worked.as_nanos() as u64, Ordering::Relaxed);
                 }
             };
             match std::thread::Builder::new().name(format!("lane-{lane}")).spawn(work) {
@@ -167,10 +175,19 @@ impl Lanes {
         }
     }
 
-    /// The mean CPU time that a lane has spent on its tasks, ns.
+    /// The mean CPU time that a lane has spent on its tasks, images apart, ns.
     pub(super) fn busy(&self) -> u64 {
-        let all: u64 = self.busy.iter().map(|busy| busy.load(Ordering::Relaxed)).sum();
-        all / self.busy.len().max(1) as u64
+        self.mean(|effort| &effort.records)
+    }
+
+    /// The mean CPU time that a lane has spent on images, ns.
+    pub(super) fn imaged(&self) -> u64 {
+        self.mean(|effort| &effort.images)
+    }
+
+    fn mean(&self, of: impl Fn(&Effort) -> &AtomicU64) -> u64 {
+        let all: u64 = self.efforts.iter().map(|effort| of(effort).load(Ordering::Relaxed)).sum();
+        all / self.efforts.len().max(1) as u64
     }
 
     /// Hands the step that closes epochs to the lanes; called as [`Lanes::submit`] is.

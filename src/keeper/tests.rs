@@ -230,4 +230,9 @@ fn a_checkpoint_is_due_by_the_work_there_is_to_do_again() {
         }
         assert!(kept.keeper.report().checkpoints > 0, "{settings:?}");
     }
+    let settings = Settings { replay: Duration::from_nanos(1), checkpoint_every: Duration::MAX, ..plain() };
+    let kept = open(place.path(), RULES, &heard, settings);
+    kept.keeper.inner.since.lock().cost = Duration::from_secs(3600);
+    feed(&kept.engine, 22..24);
+    assert!(!due(&kept), "the last one was dear");
 }
