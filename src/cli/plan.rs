@@ -8,7 +8,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// CPU time of a sample, µs: received, decoded, logged and scored. Of a million series or less.
-const SAMPLE: f64 = 1.4;
+const SAMPLE: f64 = 1.2;
 /// The same with its score and flag written back by remote write 2.0.
 const SAMPLE_EMITTED: f64 = 2.5;
 /// Resident bytes of a process without series.
@@ -16,7 +16,7 @@ const BASE: f64 = 20e6;
 /// More of them where outputs are written back: requests being made, and what waits for an answer.
 const BASE_EMITTED: f64 = 15e6;
 /// Resident bytes a series.
-const SERIES: f64 = 1_600.0;
+const SERIES: f64 = 1_400.0;
 /// More where outputs are written back: their names and queues.
 const EMITTED: f64 = 100.0;
 /// More of them while a daily profile is on trial, in the first days, and for good where it is kept.

@@ -66,7 +66,8 @@ impl Work<'_> {
     /// Applies the body's share to its partition.
     pub fn apply(&self, partition: &mut Partition, number: usize, effects: &mut Effects) {
         // Series lie anywhere: asked for together, their memory comes while the first are worked on.
-        let near = self.body.of(number).fold(0, |near, head| near ^ partition.near(head.slot));
+        let told = self.want_all || self.context.rules.rules.iter().any(|rule| rule.emit.any());
+        let near = self.body.of(number).fold(0, |near, head| near ^ partition.near(head.slot, told));
         std::hint::black_box(near);
         if self.dues.is_empty() {
             for head in self.body.of(number) {
@@ -474,8 +475,7 @@ fn transforms(rule: &Rule, series: &Series) -> Vec<As> {
 
 /// Whether `emit` and `emit_when` let a score out; remembers what was.
 pub(super) fn let_out(rule: &Rule, emitted: &mut Option<(f32, Millis)>, score: f64, at: Millis) -> bool {
-    let set = rule.emit;
-    if !(set.score || set.flag || set.bands || set.detectors) {
+    if !rule.emit.any() {
         return false;
     }
     let now = score as f32;

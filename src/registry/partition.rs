@@ -154,11 +154,13 @@ impl Partition {
         self.index.find(id.0 as u64, same).copied()
     }
 
-    /// Reads a little of a series and of its first signal, so that a use soon after finds them near.
-    pub fn near(&self, slot: u32) -> u64 {
+    /// Reads a little of a series and of its first signal, so that a use soon after finds them near; of its
+    /// labels too where they will be `told`.
+    pub fn near(&self, slot: u32, told: bool) -> u64 {
         let Some(series) = self.series.get(slot) else { return 0 };
         let Some(signal) = self.signals.get(series.first) else { return 0 };
-        signal.params ^ signal.last.1.to_bits() ^ signal.model.near()
+        let labels = if told { series.labels.near() } else { 0 };
+        labels ^ signal.params ^ signal.last.1.to_bits() ^ signal.model.near()
     }
 
     /// Adds a series that is not there yet; returns its slot.

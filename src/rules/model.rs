@@ -81,6 +81,13 @@ pub struct EmitSet {
     pub detectors: bool,
 }
 
+impl EmitSet {
+    /// Whether anything is written.
+    pub fn any(&self) -> bool {
+        self.score || self.flag || self.bands || self.detectors
+    }
+}
+
 impl Default for EmitSet {
     /// Score and flag.
     fn default() -> Self {
