@@ -9,7 +9,7 @@ mod account;
 pub mod apply;
 pub mod cardinality;
 pub mod context;
-pub mod effort;
+mod effort;
 mod epochs;
 #[cfg(test)]
 mod holes;

@@ -11,7 +11,7 @@ pub mod survey;
 pub use restore::{Found, load, restore};
 
 use crate::emit::Emitter;
-use crate::engine::{Engine, FORMAT, effort};
+use crate::engine::{Engine, FORMAT};
 use crate::record::Journal;
 use crate::registry::PARTITIONS;
 use crate::state::{CheckpointWriter, Folder, Fsync, Log, LogOptions, OnDiskFull, SectionKind, StateError};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// How often the keeper looks up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Times what a checkpoint cost that is worked on records before the next one.
+/// Times what the images of a checkpoint cost a lane that it works on records before the next one.
 const WORTH: u32 = 3;
 /// How often it tries again what failed.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
@@ -142,7 +142,7 @@ struct Since {
     worked: Duration,
     /// Work that came while it was taken.
     during: Duration,
-    /// CPU time that it took a lane, and the keeper.
+    /// CPU time that its images took a lane.
     cost: Duration,
     sequence: u64,
     log_bytes: u64,
@@ -295,14 +295,13 @@ impl Inner {
     fn checkpoint(&self) -> Result<Taken, StateError> {
         let mut since = self.since.lock();
         let (started, worked) = (Instant::now(), self.engine.worked());
-        let (imaged, own) = (self.engine.imaged(), effort::so_far());
+        let imaged = self.engine.imaged();
         let log_bytes = self.log.stats().bytes.load(Relaxed);
         let hole = self.log.set_hole(false);
         match self.write(started) {
             Ok(taken) => {
                 let during = self.engine.worked().saturating_sub(worked);
-                let own = effort::so_far().saturating_sub(own);
-                let cost = self.engine.imaged().saturating_sub(imaged) + own;
+                let cost = self.engine.imaged().saturating_sub(imaged);
                 *since =
                     Since { worked, during, cost, sequence: taken.sequence, log_bytes, at: Instant::now() };
                 self.taken.store(worked.as_nanos() as u64, Relaxed);

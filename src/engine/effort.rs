@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// CPU time of the calling thread so far. Unlike the time of day it does not count waits for a lock or for
 /// a core that others use: what a replay would have to do again is the work alone.
-pub fn so_far() -> Duration {
+pub(super) fn so_far() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(now).unwrap_or_default()
 }
