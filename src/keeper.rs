@@ -42,8 +42,8 @@ pub struct Settings {
     /// What is done when the disk is full.
     pub on_disk_full: OnDiskFull,
     /// A checkpoint is due in time that never more work than this would have to be done again, as far as
-    /// the last one can tell, unless that cost more than a third of the work since: with millions of series
-    /// checkpoints would come one after the other. Default 2 s.
+    /// the last one can tell. But lanes work three times as long as its images took them first: with millions
+    /// of series checkpoints would come one after the other. Default 2 s.
     pub replay: Duration,
     /// It is due anyway when the last one is this old and anything came since. Default 15 min.
     pub checkpoint_every: Duration,

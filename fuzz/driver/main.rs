@@ -30,6 +30,9 @@ fn usual(target: &str) -> u64 {
     }
 }
 
+/// Bytes of address space of the whole process.
+const MEMORY: u64 = 4 << 30;
+
 #[derive(Default)]
 struct Options {
     only: Vec<String>,
@@ -85,6 +88,8 @@ fn fuzz(name: &str, target: Target, runs: u64, seed: u64) -> Result<(), String> 
     if corpus.is_empty() {
         return Err("its corpus is empty".into());
     }
+    // Should the process be ended, the last line says where.
+    eprintln!("{name}: seed {seed}");
     let begun = Instant::now();
     let mut random = Random::new(seed);
     let failed = |input: &[u8], run: u64| {
@@ -116,7 +121,18 @@ fn fuzz(name: &str, target: Target, runs: u64, seed: u64) -> Result<(), String> 
     Ok(())
 }
 
+/// What takes more memory ends with a trace of where, rather than by the kernel's hand, with the machine's
+/// other work in danger.
+fn limit_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let most = Some(MEMORY);
+    if let Err(error) = setrlimit(Resource::As, Rlimit { current: most, maximum: most }) {
+        eprintln!("fuzz: memory is not bounded: {error}");
+    }
+}
+
 fn main() -> ExitCode {
+    limit_memory();
     let options = match options() {
         Ok(options) => options,
         Err(why) => {

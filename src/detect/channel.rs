@@ -2,7 +2,7 @@
 
 use crate::calibrate::{Ledger, Moment, PEAKS};
 use crate::codec::stored;
-use crate::stats::math::{Bounds, ln, ratio, young};
+use crate::stats::math::{Bounds, LIMIT, ln, ratio, young};
 
 /// Gain of the usual size.
 const USUAL: f64 = 2.0 / 1001.0;
@@ -37,7 +37,7 @@ impl Channel {
         let usual = f64::from(self.usual);
         let size = if n > 50 { size.at_most(CLIP * usual.at_least(f64::MIN_POSITIVE)) } else { size };
         let gain = USUAL.at_least(young(n)) * share;
-        self.usual = (usual + gain * (size - usual)).at_most(1e37) as f32;
+        self.usual = (usual + gain * (size - usual)).at_most(LIMIT) as f32;
     }
 
     /// Enters the evidence of a judged sample into the ledger.

@@ -34,8 +34,6 @@ const BETWEEN: f64 = 4.0;
 const ALIKE: f32 = 2.0;
 /// Epochs for which a cohort's level is taken to go on drifting.
 const DRIFTING: i64 = 6;
-/// Levels and scales are held within ±this, whose square fits.
-const MOST: f64 = 1e37;
 
 /// What a member tells.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,8 +80,7 @@ impl Cohorts {
         model: &Model,
     ) {
         let Some((level, scale)) = model.settled(params) else { return };
-        let held = |x: f64| x.clamp(-MOST, MOST) as f32;
-        let member = Member { hash, level: held(level), scale: held(scale) };
+        let member = Member { hash, level: bounded(level) as f32, scale: bounded(scale) as f32 };
         let mut lent: Option<Arc<Model>> = None;
         for cohort in cohorts {
             self.join(cohort, Group { series: 1, members: vec![member] });

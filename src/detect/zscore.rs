@@ -26,9 +26,6 @@ stored!(struct ZScore { ring, tail, next, len, anchor, sum, squares } valid |z| 
     z.ring.len() <= 4096 && usize::from(z.len) <= z.ring.len() && z.next <= z.len
 });
 
-/// Offsets are held within ±this, whose square fits the sums with room.
-const OFFSET: f64 = 1e37;
-
 impl ZScore {
     /// A number that lies where the next one will.
     pub fn near(&self) -> f64 {
@@ -68,7 +65,7 @@ impl ZScore {
             value = x.within(at - clip, at + clip);
             self.tail.learn(ratio(x - at, scale), share);
         }
-        let entry = Bf16::nearest((value - self.anchor).within(-OFFSET, OFFSET) as f32);
+        let entry = Bf16::nearest(bounded(value - self.anchor) as f32);
         let full = usize::from(self.len) == self.ring.len();
         if let Some(slot) = self.ring.get_mut(usize::from(self.next)) {
             if full {
@@ -97,7 +94,7 @@ impl ZScore {
         self.anchor = anchor;
         (self.sum, self.squares) = (0.0, 0.0);
         for slot in &mut self.ring {
-            *slot = Bf16::nearest((f64::from(slot.get()) - moved).within(-OFFSET, OFFSET) as f32);
+            *slot = Bf16::nearest(bounded(f64::from(slot.get()) - moved) as f32);
             let entry = f64::from(slot.get());
             self.sum += entry;
             self.squares += entry * entry;

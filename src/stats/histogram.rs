@@ -142,7 +142,8 @@ impl Histogram {
 
     /// Takes a value; `share` is its weight in sixteenths, at most 16.
     pub fn learn(&mut self, y: f64, floor: f64, share: u16) {
-        self.learn_at(self.place(y, floor), y, floor, share);
+        let at = self.bin(y, self.width(floor)) as u8;
+        self.learn_at(Place { at, ..Place::default() }, y, floor, share);
     }
 
     /// The same of a value whose place was just told, with this `floor`.

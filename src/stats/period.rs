@@ -127,7 +127,7 @@ impl Search {
     pub fn take(&mut self, at_ms: i64, x: f64) -> Progress {
         let index = at_ms.div_euclid(self.scale);
         if self.count > 0 && index != self.index {
-            let mean = (self.sum / f64::from(self.count)).clamp(-1e37, 1e37) as f32;
+            let mean = bounded(self.sum / f64::from(self.count)) as f32;
             let gone = index.saturating_sub(self.index);
             if gone > BRIDGED {
                 (self.filled, self.anew) = (0, self.anew.saturating_add(1));

@@ -114,7 +114,7 @@ impl Profile {
             let first = if *seen < u8::MAX { 1.0 / (f64::from(*seen) + 1.0) } else { 0.0 };
             let gain = (gain * pace / per_bucket).at_least(first).at_most(1.0);
             let old = f64::from(*mean);
-            *mean = bounded(old + gain * (value - old)).within(-1e37, 1e37) as f32;
+            *mean = bounded(old + gain * (value - old)) as f32;
             *seen = seen.saturating_add(1);
         }
     }

@@ -4,18 +4,22 @@
 //! kept: series come back in their order without holes between them, signals in the order of their
 //! series. The table of identities is made again, and so are the identities, from the labels.
 
-use super::{Alone, Heard, NONE, Partition, Previous, Series, Signal, UNCOUNTED, Watch};
+use super::{Alone, Heard, NEVER, NONE, Partition, Previous, Series, Signal, UNCOUNTED, Watch};
 use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
 use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
 use crate::detect::isolation::Points;
 use crate::labels::{Interner, Labels, Pair, series_id};
 use crate::registry::summary::{Open, Summary};
+use crate::time::Span;
 use hashbrown::HashTable;
 use std::sync::Arc;
 
 /// The version of the images of partitions and of the head: any change of what is stored needs another.
 /// See `docs/formats.md`.
 pub const FORMAT: u32 = 3;
+
+/// No silence is told for longer: see `engine/silence.rs`.
+const TOLD: Span = Span::minutes(120);
 
 /// Appends [`FORMAT`].
 pub fn store_format(to: &mut Vec<u8>) {
@@ -63,6 +67,15 @@ impl Stored for Previous {
     }
 }
 
+impl Watch {
+    /// Whether its times follow each other as they must: a silence is told from `first` on, minute by
+    /// minute, so one that began long before it is due would be told without end.
+    fn sound(&self) -> bool {
+        let told = self.next == NEVER || (0..=TOLD.0).contains(&self.next.since(self.first));
+        told && self.now.at <= self.first
+    }
+}
+
 /// Without its slot, which the series gives it.
 impl Stored for Watch {
     fn store(&self, to: &mut Vec<u8>) {
@@ -77,7 +90,7 @@ impl Stored for Watch {
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        Ok(Watch {
+        let watch = Watch {
             slot: NONE,
             target: Stored::load(from)?,
             now: Stored::load(from)?,
@@ -86,7 +99,9 @@ impl Stored for Watch {
             first: Stored::load(from)?,
             held: Stored::load(from)?,
             told: Stored::load(from)?,
-        })
+        };
+        from.check(watch.sound(), "no watch can be so")?;
+        Ok(watch)
     }
 }
 
@@ -297,5 +312,33 @@ impl Partition {
             series.watch = self.watches.insert(Watch { slot, ..watch });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{image, restored};
+    use crate::time::Millis;
+
+    #[test]
+    fn a_watch_that_would_be_told_without_end_is_refused() {
+        let at = |at| Heard { at: Millis(at), ended: Millis::MIN };
+        let watch = |first, next| Watch {
+            slot: NONE,
+            target: None,
+            now: at(1_000),
+            then: None,
+            next: Millis(next),
+            first: Millis(first),
+            held: Millis::MIN,
+            told: true,
+        };
+        for sound in [watch(1_000, 1_000), watch(2_000, 3_600_000), watch(2_000, NEVER.0)] {
+            assert!(restored::<Watch>(&image(&sound)).is_ok());
+        }
+        for wrong in [watch(i64::MAX, i64::MIN), watch(2_000, 1_999), watch(2_000, 9_000_000), watch(0, 5)] {
+            assert!(restored::<Watch>(&image(&wrong)).is_err());
+        }
     }
 }
