@@ -446,9 +446,10 @@ impl Model {
     /// for.
     pub const CALIBRATION: usize = 3 * size_of::<Ledger>() + size_of::<Exposure>();
 
-    /// Of [`Model::heap_bytes`], those of the sliding window.
-    pub fn window_bytes(&self) -> usize {
-        self.zscore.heap_bytes()
+    /// Bytes of the sliding window: those within the model's own size, and those on the heap.
+    pub fn window_bytes(&self) -> (usize, usize) {
+        let apart = self.zscore.heap_bytes();
+        (self.zscore.window_bytes() - apart, apart)
     }
 
     /// Bytes this model holds on the heap, beside its own size.

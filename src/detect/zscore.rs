@@ -5,15 +5,80 @@
 //! anchor moves to the window's mean and the sums are taken anew, so neither rounding nor drift builds up.
 
 use super::Centre;
-use crate::codec::stored;
+use crate::codec::{Damaged, Reader, Stored, store_count, stored};
 use crate::stats::bf16::Bf16;
 use crate::stats::math::{Bounds, bounded, ratio, sqrt};
 use crate::stats::tail::Tail;
 
+/// Entries that are kept within the model; a longer window is apart from it.
+const WITHIN: usize = 64;
+
+/// The entries of a window.
+#[derive(Clone, Debug, PartialEq)]
+enum Ring {
+    /// The first so many.
+    Within(u8, [Bf16; WITHIN]),
+    Apart(Box<[Bf16]>),
+}
+
+impl Default for Ring {
+    fn default() -> Ring {
+        Ring::Apart(Box::default())
+    }
+}
+
+impl Ring {
+    fn new(size: usize) -> Ring {
+        match u8::try_from(size) {
+            Ok(few) if size <= WITHIN => Ring::Within(few, [Bf16::default(); WITHIN]),
+            _ => Ring::Apart(vec![Bf16::default(); size].into()),
+        }
+    }
+
+    #[inline]
+    fn all(&self) -> &[Bf16] {
+        match self {
+            Ring::Within(size, ring) => ring.get(..usize::from(*size)).unwrap_or(ring),
+            Ring::Apart(ring) => ring,
+        }
+    }
+
+    #[inline]
+    fn all_mut(&mut self) -> &mut [Bf16] {
+        match self {
+            Ring::Within(size, ring) => {
+                let size = usize::from(*size).min(WITHIN);
+                &mut ring[..size]
+            }
+            Ring::Apart(ring) => ring,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.all().len()
+    }
+}
+
+/// As a list.
+impl Stored for Ring {
+    fn store(&self, to: &mut Vec<u8>) {
+        store_count(self.len(), to);
+        Bf16::store_all(self.all(), to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let count = from.count()?;
+        let entries = Bf16::load_all(count, from)?;
+        let mut ring = Ring::new(entries.len());
+        ring.all_mut().copy_from_slice(&entries);
+        Ok(ring)
+    }
+}
+
 /// State of the detector.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ZScore {
-    ring: Box<[Bf16]>,
+    ring: Ring,
     tail: Tail,
     next: u16,
     len: u16,
@@ -29,12 +94,12 @@ stored!(struct ZScore { ring, tail, next, len, anchor, sum, squares } valid |z| 
 impl ZScore {
     /// A number that lies where the next one will.
     pub fn near(&self) -> f64 {
-        self.ring.get(usize::from(self.next)).map_or(0.0, |slot| f64::from(slot.get()))
+        self.ring.all().get(usize::from(self.next)).map_or(0.0, |slot| f64::from(slot.get()))
     }
 
     /// A window of `size` samples (at least 4).
     pub fn new(size: u16) -> ZScore {
-        ZScore { ring: vec![Bf16::default(); usize::from(size.clamp(4, 4096))].into(), ..ZScore::default() }
+        ZScore { ring: Ring::new(usize::from(size.clamp(4, 4096))), ..ZScore::default() }
     }
     /// Moves the window to another mean.
     pub fn rebase(&mut self, mean: f64) {
@@ -67,7 +132,7 @@ impl ZScore {
         }
         let entry = Bf16::nearest(bounded(value - self.anchor) as f32);
         let full = usize::from(self.len) == self.ring.len();
-        if let Some(slot) = self.ring.get_mut(usize::from(self.next)) {
+        if let Some(slot) = self.ring.all_mut().get_mut(usize::from(self.next)) {
             if full {
                 let old = f64::from(slot.get());
                 self.sum -= old;
@@ -93,16 +158,23 @@ impl ZScore {
         let moved = anchor - self.anchor;
         self.anchor = anchor;
         (self.sum, self.squares) = (0.0, 0.0);
-        for slot in &mut self.ring {
+        for slot in self.ring.all_mut() {
             *slot = Bf16::nearest(bounded(f64::from(slot.get()) - moved) as f32);
             let entry = f64::from(slot.get());
             self.sum += entry;
             self.squares += entry * entry;
         }
     }
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
+    /// Bytes of the window.
+    pub fn window_bytes(&self) -> usize {
         self.ring.len() * size_of::<Bf16>()
+    }
+    /// Bytes on the heap: of a window that is apart.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.ring {
+            Ring::Within(..) => 0,
+            Ring::Apart(_) => self.window_bytes(),
+        }
     }
 }
 
@@ -126,6 +198,20 @@ mod tests {
         learn(&mut w, 5.0, 1.0); // 2 3 4 5
         assert_eq!(w.centre(9.0), Centre { at: 3.5, scale: 9.0 });
         assert!((w.centre(1.0).scale - 1.25f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn windows_of_any_size_come_back_as_they_were() {
+        for size in [4, 63, 64, 65, 4096] {
+            let mut w = ZScore::new(size);
+            for k in 0..5_000u32 {
+                learn(&mut w, f64::from(k * 7 % 11), 0.1);
+            }
+            let bytes = crate::codec::image(&w);
+            assert_eq!(crate::codec::restored::<ZScore>(&bytes).as_ref(), Ok(&w));
+            assert_eq!((w.window_bytes(), w.heap_bytes() > 0), (2 * usize::from(size), size > 64));
+        }
+        assert_eq!(ZScore::default().window_bytes(), 0);
     }
 
     #[test]

@@ -72,12 +72,13 @@ impl Account {
     /// Adds a signal; its record is in the partition's.
     pub(super) fn signal(&mut self, signal: &Signal) {
         let (model, calibration) = (size_of::<Model>() as u64, Model::CALIBRATION as u64);
-        let windows = signal.model.window_bytes() as u64;
+        let (within, apart) = signal.model.window_bytes();
+        let (within, apart) = (within as u64, apart as u64);
         self.signals = self.signals.saturating_sub(model);
-        self.detectors += model - calibration;
+        self.detectors += model - calibration - within;
         self.calibration += calibration;
-        self.windows += windows;
-        self.seasons += signal.model.heap_bytes() as u64 - windows;
+        self.windows += within + apart;
+        self.seasons += signal.model.heap_bytes() as u64 - apart;
     }
 
     /// Adds what all partitions have in common.
@@ -110,8 +111,9 @@ mod tests {
         assert_eq!(stats.series, 40);
         let model = Model::new(&ModelParams::default());
         let memory = stats.memory;
-        assert_eq!(memory.detectors + memory.calibration, 40 * size_of::<Model>() as u64);
-        assert_eq!(memory.windows + memory.seasons, 40 * model.heap_bytes() as u64);
+        let held = memory.detectors + memory.calibration + memory.windows + memory.seasons;
+        assert_eq!(held, 40 * (size_of::<Model>() + model.heap_bytes()) as u64);
+        assert_eq!(memory.windows, 40 * 128);
         assert!(memory.signals >= 40 * (size_of::<Signal>() - size_of::<Model>()) as u64);
         // Four lists a pod of three pairs, and 1 + 4 + 10 pairs of them all.
         assert!(memory.labels >= empty.labels + 40 * 40 && memory.series >= 40 * size_of::<Series>() as u64);
