@@ -106,8 +106,8 @@ pub enum SeriesDefect {
 /// One `TimeSeries` of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SeriesRef {
-    /// Hash of the labels as they came (xxh3-128 with the batch's seed); the same label bytes or
-    /// the same 2.0 symbols in the same order give the same hash, whatever the symbol table.
+    /// Hash of the labels as they came, with the batch's seed: of 1.0 xxh3-128 of their bytes, of 2.0 one of the
+    /// pairs of symbols, whatever the symbol table and the order of the pairs.
     pub alias: u128,
     /// Where its labels are in the body: from the tag of the first field of labels (1.0) or label
     /// references (2.0) to the end of the last; other fields may lie between. See
@@ -316,8 +316,11 @@ mod tests {
             assert_eq!(one[0], one[2]);
             assert_ne!(one[0], one[1]);
             assert_eq!((one[0], one[1]), (other[2], other[0]), "{version:?}");
-            let swapped = [up[1], up[0]];
-            assert_ne!(aliases(version, 3, &encode(version, &[&swapped]))[0], one[0]);
+            // The order of labels is read from the bytes of 1.0 only; names are not values in either.
+            let swapped = aliases(version, 3, &encode(version, &[&[up[1], up[0]]]))[0];
+            assert_eq!(swapped == one[0], version == Version::V2);
+            let crossed = aliases(version, 3, &encode(version, &[&[("__name__", "x"), ("job", "up")]]))[0];
+            assert_ne!(crossed, one[0]);
             assert_ne!(aliases(version, 4, &encode(version, &[&up]))[0], one[0]);
         }
         let by_version = [Version::V1, Version::V2].map(|v| aliases(v, 3, &encode(v, &[&up, &[]])));

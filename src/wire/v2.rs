@@ -1,6 +1,6 @@
 //! The decoder of remote write 2.0: one pass where the symbols come first, as every sender has it.
 
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::batch::{Batch, MetricKind};
 use super::cursor::{BYTES, Cursor, VARINT, tag};
@@ -99,6 +99,51 @@ const HISTOGRAM: u32 = tag(3, BYTES);
 const EXEMPLAR: u32 = tag(4, BYTES);
 const METADATA: u32 = tag(5, BYTES);
 
+/// The alias of a series of 2.0, made of its symbols' hashes as they are read: the sum of a product for each pair of
+/// name and value, so whichever order its labels come in (NH of Black et al. 1999, "UMAC", section 4.2, without
+/// keys by place).
+struct Mix {
+    seed: u64,
+    sum: u128,
+    name: u64,
+    taken: usize,
+}
+
+impl Mix {
+    fn new(seed: u64) -> Mix {
+        Mix { seed: seed ^ SEED, sum: 0, name: 0, taken: 0 }
+    }
+
+    #[inline]
+    fn take(&mut self, hash: u64) {
+        if self.taken.is_multiple_of(2) {
+            self.name = hash;
+        } else {
+            let value = hash.wrapping_add(self.seed).rotate_left(32);
+            self.sum = self.sum.wrapping_add(u128::from(self.name) * u128::from(value));
+        }
+        self.taken += 1;
+    }
+
+    /// Whether a name has no value.
+    fn is_odd(&self) -> bool {
+        !self.taken.is_multiple_of(2)
+    }
+
+    /// Every bit of the sum reaches most of the alias (the finaliser of MurmurHash3, Appleby 2011, on each half
+    /// after the other was mixed in).
+    fn alias(&self) -> u128 {
+        let mixed = |mut x: u64| {
+            x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+            x ^ (x >> 33)
+        };
+        let low = mixed(self.sum as u64 ^ self.seed);
+        let high = mixed((self.sum >> 64) as u64 ^ low);
+        u128::from(high) << 64 | u128::from(low ^ high.rotate_left(32))
+    }
+}
+
 fn series(
     mut m: Cursor<'_>,
     limits: &DecodeLimits,
@@ -106,8 +151,7 @@ fn series(
     batch: &mut Batch,
 ) -> Result<(), WireError> {
     let mut series = decode::open_series(batch, limits)?;
-    // The hashes of the symbols referred to, in order: what the alias is the hash of.
-    batch.scratch.clear();
+    let mut mix = Mix::new(batch.seed);
     while m.more() {
         let start = m.at;
         match m.tag()? {
@@ -115,13 +159,13 @@ fn series(
                 let mut refs = m.nested()?;
                 while refs.more() {
                     let index = refs.varint()?;
-                    reference(index, limits, &mut series, batch)?;
+                    reference(index, limits, &mut series, &batch.symbol_hashes, &mut mix)?;
                 }
                 decode::extend(&mut series.labels, start, m.at);
             }
             REF => {
                 let index = m.varint()?;
-                reference(index, limits, &mut series, batch)?;
+                reference(index, limits, &mut series, &batch.symbol_hashes, &mut mix)?;
                 decode::extend(&mut series.labels, start, m.at);
             }
             SAMPLE => decode::sample(m.nested()?, true, limits.samples, batch)?,
@@ -133,7 +177,7 @@ fn series(
         }
     }
     decode::close_series(batch, &mut series);
-    if !batch.scratch.len().is_multiple_of(16) {
+    if mix.is_odd() {
         series.defect.get_or_insert(SeriesDefect::OddRefs);
     }
     match (series.samples.0 < series.samples.1, series.histograms.0 < series.histograms.1) {
@@ -141,7 +185,7 @@ fn series(
         (false, false) => drop(series.defect.get_or_insert(SeriesDefect::Empty)),
         _ => {}
     }
-    series.alias = xxh3_128_with_seed(&batch.scratch, batch.seed ^ SEED);
+    series.alias = mix.alias();
     batch.series.push(series);
     Ok(())
 }
@@ -151,17 +195,18 @@ fn reference(
     index: u64,
     limits: &DecodeLimits,
     series: &mut SeriesRef,
-    batch: &mut Batch,
+    hashes: &[u64],
+    mix: &mut Mix,
 ) -> Result<(), WireError> {
-    decode::room_for_one(batch.scratch.len() / 16, limits.labels_per_series, "labels in one series")?;
-    let hash = match batch.symbol_hashes.get(index as usize) {
+    decode::room_for_one(mix.taken / 2, limits.labels_per_series, "labels in one series")?;
+    let hash = match hashes.get(index as usize) {
         Some(hash) => *hash,
         None => {
             series.defect.get_or_insert(SeriesDefect::RefOutOfRange);
             0
         }
     };
-    batch.scratch.extend_from_slice(&hash.to_le_bytes());
+    mix.take(hash);
     Ok(())
 }
 
