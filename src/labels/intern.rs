@@ -4,34 +4,62 @@
 //! nobody else uses (at the next [`Interner::sweep`]).
 
 use super::NAME;
+use arrayvec::ArrayString;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// One label: a name and its value, in one allocation.
+/// Bytes of a name and its value that are kept where their lengths are: a pair is then 88 bytes with its counts,
+/// which an allocator makes 96.
+const SHORT: usize = 52;
+
+/// Most labels are short. Those that are not wait for memory twice when they are read.
+#[derive(Debug, PartialEq, Eq)]
+enum Text {
+    Short(ArrayString<SHORT>),
+    Long(Box<str>),
+}
+
+/// One label: a name and its value.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pair {
     split: u32,
-    text: Box<str>,
+    text: Text,
 }
 
 impl Pair {
     /// A pair outside any interner (tests, fixed labels).
     pub fn new(name: &str, value: &str) -> Pair {
-        let mut text = String::with_capacity(name.len() + value.len());
-        text.push_str(name);
-        text.push_str(value);
-        Pair { split: name.len() as u32, text: text.into_boxed_str() }
+        let mut short = ArrayString::new();
+        let text = match short.try_push_str(name).and_then(|()| short.try_push_str(value)) {
+            Ok(()) => Text::Short(short),
+            Err(_) => Text::Long([name, value].concat().into()),
+        };
+        Pair { split: name.len() as u32, text }
+    }
+    #[inline]
+    fn text(&self) -> &str {
+        match &self.text {
+            Text::Short(text) => text,
+            Text::Long(text) => text,
+        }
     }
     /// The label's name.
     #[inline]
     pub fn name(&self) -> &str {
-        &self.text[..self.split as usize]
+        &self.text()[..self.split as usize]
     }
     /// The label's value.
     #[inline]
     pub fn value(&self) -> &str {
-        &self.text[self.split as usize..]
+        &self.text()[self.split as usize..]
+    }
+    /// Bytes on the heap beside the pair's own.
+    fn heap_bytes(&self) -> usize {
+        match &self.text {
+            Text::Short(_) => 0,
+            Text::Long(text) => text.len(),
+        }
     }
 }
 
@@ -124,7 +152,7 @@ impl Interner {
     pub fn bytes(&self) -> usize {
         const PAIR: usize = size_of::<Pair>() + 2 * size_of::<usize>();
         let table = |t: &HashTable<Arc<Pair>>| t.capacity() * 8 / 7 * (size_of::<usize>() + 1);
-        let text = |t: &HashTable<Arc<Pair>>| t.iter().map(|pair| PAIR + pair.text.len()).sum::<usize>();
+        let text = |t: &HashTable<Arc<Pair>>| t.iter().map(|pair| PAIR + pair.heap_bytes()).sum::<usize>();
         self.shards.iter().map(|shard| shard.lock()).map(|shard| table(&shard) + text(&shard)).sum()
     }
 
@@ -165,6 +193,18 @@ impl Interner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pairs_of_any_length_are_what_was_put_in() {
+        assert_eq!(size_of::<Pair>(), 72);
+        for length in [0, 1, 48, 49, 50, 51, 4096] {
+            let value = "ä".repeat(length / 2) + if length % 2 == 1 { "x" } else { "" };
+            let pair = Pair::new("pod", &value);
+            assert_eq!((pair.name(), pair.value()), ("pod", value.as_str()));
+            assert_eq!(pair.heap_bytes(), if length > 49 { length + 3 } else { 0 });
+            assert!(pair == Pair::new("pod", &value) && pair != Pair::new("po", &format!("d{value}")));
+        }
+    }
 
     #[test]
     fn pairs_are_shared_and_freed() {
