@@ -9,7 +9,7 @@ pub mod partition;
 pub mod slab;
 pub mod summary;
 
-pub use alias::{Alias, AliasCache, Known};
+pub use alias::{Alias, AliasCache, Known, Mark};
 pub use partition::{Alone, FORMAT, Partition, Previous, Series, Signal};
 pub use slab::Slab;
 pub use summary::{Frozen, Open, Summary};

@@ -13,7 +13,7 @@ use crate::registry::partition::{NEVER, NONE, UNCOUNTED};
 use crate::registry::{Alias, Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, EmitWhen, Rule, RuleSet};
 use crate::time::{Millis, Span};
-use crate::wire::{self, Histogram, MetricKind};
+use crate::wire::{self, Histogram, MetricKind, Sample};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -67,27 +67,28 @@ impl Work<'_> {
     pub fn apply(&self, partition: &mut Partition, number: usize, effects: &mut Effects) {
         // Series lie anywhere: asked for together, their memory comes while the first are worked on.
         let told = self.want_all || self.context.rules.rules.iter().any(|rule| rule.emit.any());
-        let near = self.body.of(number).fold(0, |near, head| near ^ partition.near(head.slot, told));
+        let heads = self.body.of(number).iter();
+        let near = heads.clone().fold(0, |near, head| near ^ partition.near(head.slot, told));
+        let near = heads.clone().fold(near, |near, head| near ^ partition.nearer(head.slot));
         std::hint::black_box(near);
         if self.dues.is_empty() {
-            for head in self.body.of(number) {
+            for head in heads {
                 self.series(partition, head, &mut 0, NEVER, effects);
             }
             return;
         }
-        let mut heads: Vec<(&Head, usize)> = self.body.of(number).map(|head| (head, 0)).collect();
+        let mut heads: Vec<(&Head, usize)> = heads.map(|head| (head, 0)).collect();
         let mut waiting = HashSet::new();
         let mut until = |partition: &mut Partition, before: Millis, effects: &mut Effects| {
             waiting.clear();
             for (head, done) in &mut heads {
                 // A series may stand in a body more than once: its samples keep their order.
-                if waiting.contains(&head.id) {
+                if waiting.contains(&head.mark) {
                     continue;
                 }
                 self.series(partition, head, done, before, effects);
-                let series = &self.body.batch.series[head.at as usize];
-                if *done < self.body.batch.floats(series).len() + self.body.batch.native(series).len() {
-                    waiting.insert(head.id);
+                if *done < self.floats(head).len() + self.native(head).len() {
+                    waiting.insert(head.mark);
                 }
             }
         };
@@ -96,6 +97,19 @@ impl Work<'_> {
             self.decide(partition, due, effects);
         }
         until(partition, NEVER, effects);
+    }
+
+    fn floats(&self, head: &Head) -> &[Sample] {
+        let (from, to) = head.samples;
+        self.body.batch.samples.get(from as usize..to as usize).unwrap_or_default()
+    }
+
+    fn native(&self, head: &Head) -> &[(i64, Histogram)] {
+        let batch = &self.body.batch;
+        match batch.series.get(head.at as usize).filter(|_| head.native) {
+            Some(series) => batch.native(series),
+            None => &[],
+        }
     }
 
     /// Applies the samples of a series from number `done` on, in their order, until one that is not
@@ -108,10 +122,9 @@ impl Work<'_> {
         before: Millis,
         effects: &mut Effects,
     ) {
-        let series = &self.body.batch.series[head.at as usize];
-        let floats = self.body.batch.floats(series).iter();
+        let floats = self.floats(head).iter();
         let floats = floats.map(|sample| (Millis(sample.timestamp), Payload::Float(sample.value)));
-        let histograms = self.body.batch.native(series).iter();
+        let histograms = self.native(head).iter();
         let histograms = histograms.map(|(at, histogram)| (Millis(*at), Payload::Histogram(histogram)));
         let all = floats.chain(histograms).skip(*done);
         let mut now = all.take_while(|(at, _)| before == NEVER || *at < before).peekable();
@@ -123,35 +136,29 @@ impl Work<'_> {
             *done += count;
             return effects.tally.add(Reason::Replica, count as u64);
         }
-        let Some(slot) = self.slot(partition, head, series.kind, effects) else {
+        let Some(slot) = self.slot(partition, head, effects) else {
             let count = now.count();
             *done += count;
             return effects.tally.add(Reason::OverLimit, count as u64);
         };
         for (at, payload) in now {
             *done += 1;
-            self.sample(partition, slot, at, payload, series.kind, effects);
+            self.sample(partition, slot, at, payload, head.kind, effects);
         }
     }
 
     /// The series' slot, made on first sight; `None` over the limit.
-    fn slot(
-        &self,
-        partition: &mut Partition,
-        head: &Head,
-        said: MetricKind,
-        effects: &mut Effects,
-    ) -> Option<u32> {
+    fn slot(&self, partition: &mut Partition, head: &Head, effects: &mut Effects) -> Option<u32> {
         use std::sync::atomic::Ordering::Relaxed;
-        let found = partition.find(head.id, head.slot);
-        if let Some(slot) = found.filter(|slot| *slot == head.slot) {
-            return Some(slot);
+        if partition.holds(head.slot, head.mark) {
+            return Some(head.slot);
         }
-        let slot = match found {
+        let (batch, rules) = (&self.body.batch, &self.context.rules);
+        let known = self.body.id(head);
+        let id = known.or_else(|| self.identifier.id(batch, head.at as usize, self.bytes, rules))?;
+        let slot = match partition.find(id) {
             Some(slot) => slot,
             None => {
-                let batch = &self.body.batch;
-                let rules = &self.context.rules;
                 let labels = self.identifier.labels(batch, head.at as usize, self.bytes, rules)?;
                 let chosen = select(rules, &labels);
                 let rule = chosen.and_then(|at| rules.rules.get(usize::from(at))).map(|rule| &**rule);
@@ -166,8 +173,8 @@ impl Work<'_> {
                     return None;
                 };
                 partition.insert(Series {
-                    id: head.id,
-                    kind: self.context.kind(labels.name(), said),
+                    id,
+                    kind: self.context.kind(labels.name(), head.kind),
                     rule: chosen,
                     labels,
                     newest: Millis::MIN,
@@ -182,9 +189,10 @@ impl Work<'_> {
                 })
             }
         };
-        let Head { id, partition, group, replica, up, .. } = *head;
-        let known = Known::Series { id, partition, slot, group, replica, up };
-        effects.aliases.push(Alias { key: head.alias, known });
+        let Head { mark, partition, group, replica, up, .. } = *head;
+        let known = Known::Series { mark, partition, slot, group, replica, up };
+        let key = batch.series.get(head.at as usize)?.alias;
+        effects.aliases.push(Alias { key, known });
         Some(slot)
     }
 

@@ -5,32 +5,40 @@ use super::own;
 use super::pulse::{Beat, Heartbeat, target};
 use crate::codec::stored;
 use crate::labels::{Interner, LabelError, Labels, NAME, SeriesId, canonicalise, series_id, value_of};
-use crate::registry::{Alias, AliasCache, Known, PARTITIONS, PartitionId, partition_of};
+use crate::registry::{Alias, AliasCache, Known, Mark, PARTITIONS, PartitionId, partition_of};
 use crate::rules::{Identity, RuleSet};
 use crate::time::Millis;
 use crate::wire::{self, Batch, MetricKind, WireError};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 
-/// A series of a body, identified.
+/// No slot is known as yet.
+pub const FRESH: u32 = u32::MAX;
+
+/// A series of a body, identified, with all that most samples need: 32 bytes, for lanes read them on other cores
+/// than those that write them.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// Its identity.
-    pub id: SeriesId,
-    /// Hash of its raw labels: the alias to write back.
-    pub alias: u128,
     /// Its place in [`Batch::series`].
     pub at: u32,
-    /// Slot hint.
+    /// Slot hint; [`FRESH`] where its labels were read just now.
     pub slot: u32,
+    /// First and one-past-last of its samples in [`Batch::samples`].
+    pub samples: (u32, u32),
+    /// Of its identity.
+    pub mark: Mark,
     /// Its source group.
     pub group: u16,
     /// Its HA pair member.
     pub replica: u16,
     /// Its partition.
     pub partition: PartitionId,
+    /// Its type, as the body says.
+    pub kind: MetricKind,
     /// Whether it is an `up`.
     pub up: bool,
+    /// Whether it has native histograms.
+    pub native: bool,
 }
 
 /// A body, decoded and identified, ready to be given its place in the order.
@@ -44,12 +52,14 @@ pub struct Prepared {
     known: Vec<Option<Known>>,
     /// What is to be told to it.
     learnt: Vec<Alias>,
-    /// Its series that a rule took.
+    /// Its series that a rule took, as they are found.
+    found: Vec<Head>,
+    /// The same by partition, in the order of the request within each.
     pub heads: Vec<Head>,
-    /// Heads by partition, in the order of the request within each.
-    pub order: Vec<u32>,
-    /// Where each partition begins in `order`; one more at the end.
-    pub starts: Vec<u32>,
+    /// Identities of those whose slot is not known, by their place in the batch, which rises.
+    fresh: Vec<(u32, SeriesId)>,
+    /// Where each partition begins in `heads`; one more at the end.
+    starts: Vec<u32>,
     /// Types of metric families.
     pub families: Vec<(String, MetricKind)>,
     /// Newest sample of each source group.
@@ -201,7 +211,8 @@ impl Identifier {
             known => known,
         };
         let known = known.unwrap_or_else(|| {
-            let known = self.first_sight(batch, at, body, work.generation, rules);
+            let (known, id) = self.first_sight(batch, at, body, work.generation, rules);
+            work.fresh.extend(id.map(|id| (at as u32, id)));
             // A series' alias is written once it has its slot; the rest is known now.
             if !matches!(known, Known::Series { .. }) {
                 work.learnt.push(Alias { key: series.alias, known });
@@ -216,46 +227,73 @@ impl Identifier {
                 work.dropped[Reason::Unmatched as usize] += floats + histograms;
                 beat(work, batch, at, body, rules, (group, replica), true);
             }
-            Known::Series { id, partition, slot, group, replica, up } => {
+            Known::Series { mark, partition, slot, group, replica, up } => {
                 if work.hears {
                     beat(work, batch, at, body, rules, (group, replica), up);
                 }
                 let floats = batch.floats(series).iter().map(|sample| sample.timestamp);
-                let histograms = batch.native(series).iter().map(|(at, _)| *at);
-                if let Some(newest) = floats.chain(histograms).max() {
+                let natives = batch.native(series).iter().map(|(at, _)| *at);
+                if let Some(newest) = floats.chain(natives).max() {
                     work.saw(group, Millis(newest));
                 }
                 let at = at as u32;
-                let alias = series.alias;
-                work.heads.push(Head { id, alias, at, slot, group, replica, partition, up });
+                let (samples, kind, native) = (series.samples, series.kind, histograms > 0);
+                work.found.push(Head {
+                    at,
+                    slot,
+                    samples,
+                    mark,
+                    group,
+                    replica,
+                    partition,
+                    kind,
+                    up,
+                    native,
+                });
             }
         }
     }
 
-    /// Parses a label set, selects its rule, and says what it is. Its labels are not shared as yet: after a
-    /// restart most series are there already, and only their aliases are not.
-    fn first_sight(&self, batch: &Batch, at: usize, body: &[u8], generation: u32, rules: &RuleSet) -> Known {
+    /// Parses a label set, selects its rule, and says what it is, with the identity of a series. Its labels are
+    /// not shared as yet: after a restart most series are there already, and only their aliases are not.
+    fn first_sight(
+        &self,
+        batch: &Batch,
+        at: usize,
+        body: &[u8],
+        generation: u32,
+        rules: &RuleSet,
+    ) -> (Known, Option<SeriesId>) {
         let mut labels = Vec::with_capacity(32);
         if let Err(error) = read(batch, at, body, rules, &mut labels) {
-            return Known::Malformed(error);
+            return (Known::Malformed(error), None);
         }
         if own::is_own(&labels) {
-            return Known::Own;
+            return (Known::Own, None);
         }
         let up = value_of(&labels, NAME) == Some("up");
         if rules.select(|name| value_of(&labels, name)).is_none() {
             self.note_unmatched(value_of(&labels, NAME).unwrap_or_default());
             if up && rules.silence_keep().is_some() {
                 let (group, replica) = self.source(&labels, &rules.identity);
-                return Known::Up { generation, group, replica };
+                return (Known::Up { generation, group, replica }, None);
             }
-            return Known::Unmatched(generation);
+            return (Known::Unmatched(generation), None);
         }
         let (group, replica) = self.source(&labels, &rules.identity);
         labels.retain(|(name, _)| *name != rules.identity.replica_label);
         let id = series_id(&labels);
         let partition = partition(id, &labels, &rules.identity);
-        Known::Series { id, partition, slot: u32::MAX, group, replica, up }
+        (Known::Series { mark: Mark::of(id), partition, slot: FRESH, group, replica, up }, Some(id))
+    }
+
+    /// The identity of a series whose slot is another's by now.
+    #[cold]
+    pub fn id(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<SeriesId> {
+        let mut labels = Vec::with_capacity(32);
+        read(batch, at, body, rules, &mut labels).ok()?;
+        labels.retain(|(name, _)| *name != rules.identity.replica_label);
+        Some(series_id(&labels))
     }
 
     /// The shared labels of a series that is not there yet, or whose alias outlived it.
@@ -346,7 +384,7 @@ impl Prepared {
             batch.histograms.capacity(),
             batch.metadata.capacity(),
             batch.symbols.capacity(),
-            self.heads.capacity(),
+            self.heads.capacity().max(self.found.capacity()),
             self.families.capacity(),
         ];
         all.into_iter().any(|elements| elements > MAX_KEPT)
@@ -355,8 +393,9 @@ impl Prepared {
     fn clear(&mut self) {
         self.known.clear();
         self.learnt.clear();
+        self.found.clear();
         self.heads.clear();
-        self.order.clear();
+        self.fresh.clear();
         self.starts.clear();
         self.families.clear();
         self.newest.clear();
@@ -376,27 +415,32 @@ impl Prepared {
     /// Counting sort by partition; stable, so the request's order holds within a series.
     fn sort(&mut self) {
         self.starts.resize(PARTITIONS + 1, 0);
-        for head in &self.heads {
+        for head in &self.found {
             self.starts[usize::from(head.partition) + 1] += 1;
         }
         for p in 0..PARTITIONS {
             self.starts[p + 1] += self.starts[p];
         }
         let mut next: [u32; PARTITIONS] = std::array::from_fn(|p| self.starts[p]);
-        self.order.resize(self.heads.len(), 0);
-        for (at, head) in self.heads.iter().enumerate() {
-            let slot = &mut next[usize::from(head.partition)];
-            self.order[*slot as usize] = at as u32;
-            *slot += 1;
+        // Any head will do: each place is written over.
+        self.heads.extend_from_slice(&self.found);
+        for head in &self.found {
+            let place = &mut next[usize::from(head.partition)];
+            self.heads[*place as usize] = *head;
+            *place += 1;
         }
     }
 
+    /// The identity of a head whose labels were read just now.
+    pub fn id(&self, head: &Head) -> Option<SeriesId> {
+        let found = self.fresh.binary_search_by_key(&head.at, |(at, _)| *at);
+        found.ok().and_then(|found| self.fresh.get(found)).map(|(_, id)| *id)
+    }
+
     /// The heads of a partition, in the order of the request.
-    pub fn of(&self, partition: usize) -> impl Iterator<Item = &Head> {
-        let (from, to) = match self.starts.get(partition..partition + 2) {
-            Some(edges) => (edges[0] as usize, edges[1] as usize),
-            None => (0, 0),
-        };
-        self.order[from..to].iter().map(|at| &self.heads[*at as usize])
+    pub fn of(&self, partition: usize) -> &[Head] {
+        let edges = self.starts.get(partition..partition + 2);
+        let edges = edges.map_or(0..0, |edges| edges[0] as usize..edges[1] as usize);
+        self.heads.get(edges).unwrap_or_default()
     }
 }

@@ -234,7 +234,7 @@ impl Shipped {
                 if number / lanes == PARTITIONS / lanes / 2 {
                     fail::point(Point::Apply);
                 }
-                if !self.step.dues.is_empty() || self.step.work.of(number).next().is_some() {
+                if !self.step.dues.is_empty() || !self.step.work.of(number).is_empty() {
                     self.partition(shared, number, &mut tally);
                 }
             }
@@ -248,7 +248,7 @@ impl Shipped {
 
     fn partition(&self, shared: &Shared, number: usize, tally: &mut Tally) {
         let Some(mut partition) = shared.partitions.get_mut(&(number as u8)) else { return };
-        if partition.watches.is_empty() && self.step.work.of(number).next().is_none() {
+        if partition.watches.is_empty() && self.step.work.of(number).is_empty() {
             return;
         }
         // A replay begins before the images of most partitions were taken.
@@ -273,7 +273,7 @@ impl Shipped {
         partition.sequence = self.step.sequence;
         let (records, samples) = SWEEP_EVERY;
         let turn = (self.step.sequence + number as u64).is_multiple_of(records);
-        let slots = usize::from(turn) + self.step.work.of(number).count() / samples;
+        let slots = usize::from(turn) + self.step.work.of(number).len() / samples;
         sweep(&mut partition, context, slots, shared);
         drop(partition);
         shared.identifier.aliases.learn(effects.aliases.drain(..));

@@ -128,7 +128,7 @@ impl Engine {
     pub fn knows(&self, labels: &[(&str, &str)], identity: &Identity) -> bool {
         let id = series_id(labels);
         let partition = partition(id, labels, identity);
-        self.shared.partitions.get(&partition).is_some_and(|partition| partition.find(id, u32::MAX).is_some())
+        self.shared.partitions.get(&partition).is_some_and(|partition| partition.find(id).is_some())
     }
 
     /// Observed time of each source group that has any, by name.

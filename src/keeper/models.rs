@@ -320,7 +320,7 @@ impl Import<'_> {
     ) -> Vec<u8> {
         let most = self.image.rules().limits.max_series;
         for alone in series {
-            match partition.find(alone.series.id, 0) {
+            match partition.find(alone.series.id) {
                 Some(_) if !replace => imported.kept += 1,
                 Some(slot) => {
                     partition.remove(slot);

@@ -5,23 +5,40 @@
 //! is still used moves back. The same is done after some time, so that names which come no more go
 //! also where there is room for them.
 
+mod entry;
+mod table;
+
+use self::entry::Entry;
+use self::table::Table;
 use super::PartitionId;
 use crate::labels::{LabelError, SeriesId};
 use crate::time::{Millis, Span};
-use hashbrown::HashTable;
 use parking_lot::RwLock;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// 48 bits of an identity: whether a slot still is that series'. Only a slot that another series has taken
+/// over is asked in vain, so two that share these bits (one in 2⁴⁸) must also have shared a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark([u16; 3]);
+
+impl Mark {
+    /// Of an identity: bits that neither the partition nor its index takes.
+    #[inline]
+    pub fn of(SeriesId(id): SeriesId) -> Mark {
+        Mark([(id >> 64) as u16, (id >> 80) as u16, (id >> 96) as u16])
+    }
+}
 
 /// What a label set, as it came on the wire, is known to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Known {
     /// A series that a rule took.
     Series {
-        /// Its identity.
-        id: SeriesId,
+        /// Of its identity.
+        mark: Mark,
         /// Its partition.
         partition: PartitionId,
-        /// Where it was in the partition's slab: a hint, checked against the id.
+        /// Where it was in the partition's slab: a hint, checked by the mark.
         slot: u32,
         /// Its source group (0: none named).
         group: u16,
@@ -58,29 +75,21 @@ pub struct Alias {
 
 const SHARDS: usize = 256;
 
+/// A table in two generations.
 #[derive(Debug, Default)]
 struct Shard {
-    young: HashTable<Alias>,
-    old: HashTable<Alias>,
+    young: Table,
+    old: Table,
 }
 
 impl Shard {
-    fn put(&mut self, Alias { key, known }: Alias, capacity: u64) {
-        if let Some(have) = self.young.find_mut(key as u64, |have| have.key == key) {
-            have.known = known;
-            return;
-        }
-        if self.young.len() as u64 >= capacity {
+    fn put(&mut self, entry: Entry, capacity: usize) {
+        if self.young.len() >= capacity && self.young.find(entry.key).is_none() {
             self.turn();
         }
-        self.young.insert_unique(key as u64, Alias { key, known }, |alias| alias.key as u64);
+        self.young.put(entry);
         // What has moved back is not held twice, and neither is its room.
-        if let Ok(have) = self.old.find_entry(key as u64, |have| have.key == key) {
-            have.remove();
-            if self.old.capacity() > 4 * self.old.len().max(4) {
-                self.old.shrink_to_fit(|alias| alias.key as u64);
-            }
-        }
+        self.old.remove(entry.key);
     }
 
     fn turn(&mut self) {
@@ -93,14 +102,25 @@ impl Shard {
 #[derive(Debug)]
 pub struct AliasCache {
     shards: RwLock<Vec<Shard>>,
+    /// Of each generation, all shards together.
     capacity: AtomicU64,
     /// Observed time when the generations last turned because of it, ms.
     turned: AtomicI64,
 }
 
-/// The table takes its position and tags from the low half.
+/// The shard of a key; its table takes the place from the low half. The first shards get twice what the last
+/// ones do: tables grow when they are full, and so they do not all do it at once.
+#[inline]
 fn shard(key: u128) -> usize {
-    (key >> 64) as usize % SHARDS
+    let at = u64::from((key >> 64) as u16);
+    // SHARDS · u (2 + u) / 3 of a number u from 0 to 1.
+    (at * ((2 << 16) + at) / (3 << 24)) as usize
+}
+
+/// The share of all keys that a shard gets.
+fn share(shard: usize) -> f64 {
+    let below = |shard: usize| (1.0 + 3.0 * shard as f64 / SHARDS as f64).sqrt() - 1.0;
+    below(shard + 1) - below(shard)
 }
 
 impl AliasCache {
@@ -118,38 +138,44 @@ impl AliasCache {
 
     /// Changes the bound; takes effect as entries come.
     pub fn set_capacity(&self, capacity: usize) {
-        self.capacity.store((capacity / SHARDS / 2).max(4) as u64, Ordering::Relaxed);
+        self.capacity.store(capacity as u64 / 2, Ordering::Relaxed);
     }
 
     /// What label sets are known to be, in their order.
-    pub fn look_up(&self, keys: impl Iterator<Item = u128>, to: &mut Vec<Option<Known>>) {
+    pub fn look_up(&self, keys: impl Iterator<Item = u128> + Clone, to: &mut Vec<Option<Known>>) {
         let mut kept = Vec::new();
         let shards = self.shards.read();
+        // Entries lie anywhere: asked for together, their memory comes at once.
+        let near = keys.clone().fold(0, |near, key| near ^ shards[shard(key)].young.near(entry::parts(key)));
+        std::hint::black_box(near);
         to.extend(keys.map(|key| {
-            let shard = &shards[shard(key)];
-            let find = |table: &HashTable<Alias>| {
-                table.find(key as u64, |have| have.key == key).map(|alias| alias.known)
-            };
-            find(&shard.young).or_else(|| {
-                let known = find(&shard.old)?;
-                kept.push(Alias { key, known });
-                Some(known)
-            })
+            let (shard, key) = (&shards[shard(key)], entry::parts(key));
+            let found = shard.young.find(key).or_else(|| {
+                let old = shard.old.find(key);
+                kept.extend(old.copied());
+                old
+            });
+            found.map(Entry::known)
         }));
         drop(shards);
-        self.learn(kept);
+        self.put(kept);
     }
 
     /// Remembers what label sets are.
-    pub fn learn(&self, entries: impl IntoIterator<Item = Alias>) {
+    pub fn learn(&self, aliases: impl IntoIterator<Item = Alias>) {
+        self.put(aliases.into_iter().map(|alias| Entry::of(&alias)));
+    }
+
+    fn put(&self, entries: impl IntoIterator<Item = Entry>) {
         let mut entries = entries.into_iter().peekable();
         if entries.peek().is_none() {
             return;
         }
-        let capacity = self.capacity.load(Ordering::Relaxed);
+        let capacity = self.capacity.load(Ordering::Relaxed) as f64;
         let mut shards = self.shards.write();
         for entry in entries {
-            shards[shard(entry.key)].put(entry, capacity);
+            let shard = shard(entry.key());
+            shards[shard].put(entry, (capacity * share(shard)).max(4.0) as usize);
         }
     }
 
@@ -186,15 +212,32 @@ impl AliasCache {
 
     /// Bytes of the tables.
     pub fn bytes(&self) -> usize {
-        let entry = size_of::<Alias>() + 1;
-        let slots = |table: &HashTable<Alias>| table.capacity() * 8 / 7 * entry;
-        self.shards.read().iter().map(|s| slots(&s.young) + slots(&s.old)).sum()
+        self.shards.read().iter().map(|s| s.young.bytes() + s.old.bytes()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_get_their_shares_and_do_not_double_at_once() {
+        let mut got = [0u32; SHARDS];
+        (0..1u128 << 16).for_each(|key| got[shard(key << 64)] += 1);
+        for (at, got) in got.iter().enumerate() {
+            assert!((f64::from(*got) - share(at) * 65_536.0).abs() < 2.0, "{at}: {got}");
+        }
+        assert!(got[0] > 19 * got[SHARDS - 1] / 10);
+        let key = |i: u64| xxhash_rust::xxh3::xxh3_128(&i.to_le_bytes());
+        let mut at = 0;
+        let cache = AliasCache::new(1 << 20);
+        for series in [70_000u64, 90_000, 110_000, 130_000, 150_000] {
+            cache.learn((at..series).map(|i| Alias { key: key(i), known: Known::Own }));
+            at = series;
+            let each = cache.bytes() as f64 / series as f64;
+            assert!((42.0..48.0).contains(&each), "{each} bytes an alias of {series}");
+        }
+    }
 
     #[test]
     fn it_remembers_what_is_used_and_stays_bounded() {

@@ -5,7 +5,7 @@ mod image;
 
 pub use image::{FORMAT, load_format, store_format};
 
-use super::{Open, Slab};
+use super::{Mark, Open, Slab};
 use crate::detect::Model;
 use crate::labels::{Labels, SeriesId};
 use crate::rules::As;
@@ -117,6 +117,13 @@ pub struct Signal {
     pub model: Model,
 }
 
+impl Signal {
+    /// Reads a little of every part: see [`Model::near`].
+    fn near(&self) -> u64 {
+        self.params ^ self.last.1.to_bits() ^ self.model.near()
+    }
+}
+
 /// A series apart from any partition.
 #[derive(Debug)]
 pub struct Alone {
@@ -145,22 +152,36 @@ pub struct Partition {
 }
 
 impl Partition {
-    /// The slot of a series, first looked for at `hint`.
-    pub fn find(&self, id: SeriesId, hint: u32) -> Option<u32> {
-        if self.series.get(hint).is_some_and(|series| series.id == id) {
-            return Some(hint);
-        }
+    /// Whether a slot is that of the series whose identity has this mark.
+    #[inline]
+    pub fn holds(&self, slot: u32, mark: Mark) -> bool {
+        self.series.get(slot).is_some_and(|series| Mark::of(series.id) == mark)
+    }
+
+    /// The slot of a series.
+    pub fn find(&self, id: SeriesId) -> Option<u32> {
         let same = |at: &u32| self.series.get(*at).is_some_and(|series| series.id == id);
         self.index.find(id.0 as u64, same).copied()
     }
 
     /// Reads a little of a series and of its first signal, so that a use soon after finds them near; of its
-    /// labels too where they will be `told`.
+    /// labels too where they will be `told`. Nothing is waited for: the signal is looked for in the slot of the
+    /// same number, where it is while every series has one; see [`Partition::nearer`].
     pub fn near(&self, slot: u32, told: bool) -> u64 {
-        let Some(series) = self.series.get(slot) else { return 0 };
-        let Some(signal) = self.signals.get(series.first) else { return 0 };
-        let labels = if told { series.labels.near() } else { 0 };
-        labels ^ signal.params ^ signal.last.1.to_bits() ^ signal.model.near()
+        let series = self.series.get(slot).map_or(0, |series| match told {
+            true => series.labels.near(),
+            false => u64::from(series.first),
+        });
+        self.signals.get(slot).map_or(series, |signal| series ^ signal.near())
+    }
+
+    /// After [`Partition::near`] of all that are asked for: the same of the first signals that lie elsewhere.
+    pub fn nearer(&self, slot: u32) -> u64 {
+        let first = self.series.get(slot).map_or(slot, |series| series.first);
+        if first == slot {
+            return 0;
+        }
+        self.signals.get(first).map_or(0, Signal::near)
     }
 
     /// Adds a series that is not there yet; returns its slot.
@@ -233,9 +254,13 @@ impl Partition {
 mod tests {
     use super::*;
 
-    fn series(id: u128) -> Series {
+    fn id(number: u128) -> SeriesId {
+        SeriesId(number << 64 | number)
+    }
+
+    fn series(number: u128) -> Series {
         Series {
-            id: SeriesId(id),
+            id: id(number),
             labels: Labels::from_pairs(&[("__name__", "m")]),
             newest: Millis::MIN,
             generation: 0,
@@ -252,17 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn series_are_found_by_hint_and_by_index_and_leave_nothing_behind() {
+    fn series_are_found_by_mark_and_by_index_and_leave_nothing_behind() {
         let mut partition = Partition::default();
         let slots: Vec<u32> = (0..100).map(|i| partition.insert(series(i))).collect();
         for (i, at) in slots.iter().enumerate() {
-            assert_eq!(partition.find(SeriesId(i as u128), 0), Some(*at));
-            assert_eq!(partition.find(SeriesId(i as u128), *at), Some(*at));
+            assert_eq!(partition.find(id(i as u128)), Some(*at));
+            assert!(partition.holds(*at, Mark::of(id(i as u128))));
+            assert!(!partition.holds(*at, Mark::of(id(i as u128 + 1))));
         }
         partition.remove(slots[3]);
-        assert_eq!(partition.find(SeriesId(3), slots[3]), None);
+        assert_eq!(partition.find(id(3)), None);
         assert_eq!(partition.insert(series(1000)), slots[3], "the slot is used again");
-        assert_eq!(partition.find(SeriesId(3), slots[3]), None, "and a stale hint is seen through");
-        assert_eq!(partition.find(SeriesId(1000), 5), Some(slots[3]));
+        assert!(!partition.holds(slots[3], Mark::of(id(3))), "and a stale hint is seen through");
+        assert_eq!(partition.find(id(1000)), Some(slots[3]));
     }
 }

@@ -302,7 +302,7 @@ impl Partition {
             labels.push(place.ok_or_else(|| from.damaged("a label that is not in the table"))?.clone());
         }
         let series = Series::load(Labels::from(labels), from)?;
-        from.check(self.find(series.id, NONE).is_none(), "a series twice")?;
+        from.check(self.find(series.id).is_none(), "a series twice")?;
         let watch: Option<Watch> = Stored::load(from)?;
         let signals = Stored::load(from)?;
         let slot = self.add(Alone { series, signals });
