@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use prost::Message;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -87,6 +88,8 @@ type Script = dyn Fn(usize, &Received) -> Reply + Send + Sync;
 #[derive(Clone)]
 pub struct Mock {
     pub received: Arc<Mutex<Vec<Received>>>,
+    /// Connections: when there is none, nothing that was sent will be taken later.
+    pub open: Arc<AtomicUsize>,
     pub address: std::net::SocketAddr,
 }
 
@@ -95,11 +98,17 @@ impl Mock {
     pub async fn new(script: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static) -> Mock {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
-        let mock = Mock { received: Arc::default(), address };
+        let mock = Mock { received: Arc::default(), open: Arc::default(), address };
         let (received, script): (_, Arc<Script>) = (mock.received.clone(), Arc::new(script));
+        let open = mock.open.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, received.clone(), script.clone()));
+                let (received, script, open) = (received.clone(), script.clone(), open.clone());
+                open.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    serve(stream, received, script).await;
+                    open.fetch_sub(1, Ordering::Relaxed);
+                });
             }
         });
         mock
@@ -112,7 +121,7 @@ impl Mock {
     ) -> Mock {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
-        let mock = Mock { received: Arc::default(), address };
+        let mock = Mock { received: Arc::default(), open: Arc::default(), address };
         let (received, script): (_, Arc<Script>) = (mock.received.clone(), Arc::new(script));
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         tokio::spawn(async move {
