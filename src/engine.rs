@@ -21,6 +21,7 @@ pub mod output;
 pub mod own;
 pub mod pulse;
 mod restore;
+mod series;
 pub mod signal;
 mod silence;
 mod status;

@@ -290,18 +290,12 @@ impl Identifier {
     /// The identity of a series whose slot is another's by now.
     #[cold]
     pub fn id(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<SeriesId> {
-        let mut labels = Vec::with_capacity(32);
-        read(batch, at, body, rules, &mut labels).ok()?;
-        labels.retain(|(name, _)| *name != rules.identity.replica_label);
-        Some(series_id(&labels))
+        Some(series_id(&identity(batch, at, body, rules)?))
     }
 
     /// The shared labels of a series that is not there yet, or whose alias outlived it.
     pub fn labels(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<Labels> {
-        let mut labels = Vec::with_capacity(32);
-        read(batch, at, body, rules, &mut labels).ok()?;
-        labels.retain(|(name, _)| *name != rules.identity.replica_label);
-        Some(self.interner.intern(&labels))
+        Some(self.interner.intern(&identity(batch, at, body, rules)?))
     }
 
     fn source(&self, labels: &[(&str, &str)], identity: &Identity) -> (u16, u16) {
@@ -362,6 +356,19 @@ fn read<'b>(
 ) -> Result<(), LabelError> {
     batch.read_labels(&batch.series[at], body, labels)?;
     canonicalise(labels, rules.limits.labels)
+}
+
+/// The labels that make a series' identity.
+fn identity<'b>(
+    batch: &Batch,
+    at: usize,
+    body: &'b [u8],
+    rules: &RuleSet,
+) -> Option<Vec<(&'b str, &'b str)>> {
+    let mut labels = Vec::with_capacity(32);
+    read(batch, at, body, rules, &mut labels).ok()?;
+    labels.retain(|(name, _)| *name != rules.identity.replica_label);
+    Some(labels)
 }
 
 /// The partition of a series: by all of its labels, or by those the rules name.

@@ -7,18 +7,17 @@
 //! said depends on how series interleave, as long as no sample is later than the grace, and the
 //! outputs of a series keep their order.
 
-use super::apply::{Effects, Work, let_out, select};
+use super::apply::{Effects, Work, let_out};
 use super::output::{Output, OutputValue};
 use super::pulse::{AWAY, Due, GRACE, Presence, ceil, target_of};
-use crate::registry::partition::{Heard, NEVER, NONE, Watch};
+use super::series::select;
+use crate::registry::partition::{Heard, NEVER, NONE, TOLD_FOR, Watch};
 use crate::registry::{Partition, Signal};
 use crate::rules::{Rule, Silence};
 use crate::stats::math::ln;
 use crate::time::{Millis, Span};
 use std::sync::Arc;
 
-/// How long a silence is told.
-const TOLD_FOR: Span = Span::HOUR;
 /// Repeated at least so often: under Prometheus's look-back of five minutes.
 const REPEAT: (Span, Span) = (Span::MINUTE, Span::minutes(4));
 /// What the score grows by at most.

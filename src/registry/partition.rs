@@ -9,7 +9,7 @@ use super::{Mark, Open, Slab};
 use crate::detect::Model;
 use crate::labels::{Labels, SeriesId};
 use crate::rules::As;
-use crate::time::Millis;
+use crate::time::{Millis, Span};
 use crate::wire::{Histogram, MetricKind};
 use hashbrown::HashTable;
 
@@ -53,6 +53,9 @@ pub struct Series {
 
 /// Never due again, until the series is heard.
 pub const NEVER: Millis = Millis(i64::MAX);
+
+/// How long a silence is told.
+pub const TOLD_FOR: Span = Span::HOUR;
 
 /// When a series was last heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -69,19 +69,15 @@ impl Table {
 
     /// Puts an entry in, in place of the one of its key where there is one.
     pub fn put(&mut self, entry: Entry) {
-        let found = self.place(entry.key);
-        if let Some(have) = found.and_then(|at| self.places.get_mut(at)).filter(|have| !have.is_empty()) {
-            *have = entry;
-            return;
-        }
-        let mut found = found;
-        if (self.len + 1) * FULL.1 > self.places.len() * FULL.0 {
+        let mut found = self.place(entry.key);
+        let new = found.is_none_or(|at| self.places[at].is_empty());
+        if new && (self.len + 1) * FULL.1 > self.places.len() * FULL.0 {
             self.resize((self.places.len() * GROWTH.0 / GROWTH.1 + 1).max(LEAST));
             found = self.place(entry.key);
         }
-        if let Some(place) = found.and_then(|at| self.places.get_mut(at)) {
-            *place = entry;
-            self.len += 1;
+        if let Some(at) = found {
+            self.places[at] = entry;
+            self.len += usize::from(new);
         }
     }
 

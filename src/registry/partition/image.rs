@@ -4,22 +4,18 @@
 //! kept: series come back in their order without holes between them, signals in the order of their
 //! series. The table of identities is made again, and so are the identities, from the labels.
 
-use super::{Alone, Heard, NEVER, NONE, Partition, Previous, Series, Signal, UNCOUNTED, Watch};
+use super::{Alone, Heard, NEVER, NONE, Partition, Previous, Series, Signal, TOLD_FOR, UNCOUNTED, Watch};
 use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
 use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
 use crate::detect::isolation::Points;
 use crate::labels::{Interner, Labels, Pair, series_id};
 use crate::registry::summary::{Open, Summary};
-use crate::time::Span;
 use hashbrown::HashTable;
 use std::sync::Arc;
 
 /// The version of the images of partitions and of the head: any change of what is stored needs another.
 /// See `docs/formats.md`.
 pub const FORMAT: u32 = 3;
-
-/// No silence is told for longer: see `engine/silence.rs`.
-const TOLD: Span = Span::minutes(120);
 
 /// Appends [`FORMAT`].
 pub fn store_format(to: &mut Vec<u8>) {
@@ -71,7 +67,7 @@ impl Watch {
     /// Whether its times follow each other as they must: a silence is told from `first` on, minute by
     /// minute, so one that began long before it is due would be told without end.
     fn sound(&self) -> bool {
-        let told = self.next == NEVER || (0..=TOLD.0).contains(&self.next.since(self.first));
+        let told = self.next == NEVER || (0..=2 * TOLD_FOR.0).contains(&self.next.since(self.first));
         told && self.now.at <= self.first
     }
 }
