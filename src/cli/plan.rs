@@ -16,7 +16,7 @@ const BASE: f64 = 20e6;
 /// More of them where outputs are written back: requests being made, and what waits for an answer.
 const BASE_EMITTED: f64 = 15e6;
 /// Resident bytes a series.
-const SERIES: f64 = 1_400.0;
+const SERIES: f64 = 1_250.0;
 /// More where outputs are written back: their names and queues.
 const EMITTED: f64 = 100.0;
 /// More of them while a daily profile is on trial, in the first days, and for good where it is kept.

@@ -14,7 +14,7 @@ use super::PartitionId;
 use crate::labels::{LabelError, SeriesId};
 use crate::time::{Millis, Span};
 use parking_lot::RwLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// 48 bits of an identity: whether a slot still is that series'. Only a slot that another series has taken
 /// over is asked in vain, so two that share these bits (one in 2⁴⁸) must also have shared a slot.
@@ -80,11 +80,13 @@ const SHARDS: usize = 256;
 struct Shard {
     young: Table,
     old: Table,
+    /// Of each generation.
+    capacity: usize,
 }
 
 impl Shard {
-    fn put(&mut self, entry: Entry, capacity: usize) {
-        if self.young.len() >= capacity && self.young.find(entry.key).is_none() {
+    fn put(&mut self, entry: Entry) {
+        if self.young.len() >= self.capacity && self.young.find(entry.key).is_none() {
             self.turn();
         }
         self.young.put(entry);
@@ -102,8 +104,6 @@ impl Shard {
 #[derive(Debug)]
 pub struct AliasCache {
     shards: RwLock<Vec<Shard>>,
-    /// Of each generation, all shards together.
-    capacity: AtomicU64,
     /// Observed time when the generations last turned because of it, ms.
     turned: AtomicI64,
 }
@@ -127,18 +127,16 @@ impl AliasCache {
     /// A cache of at most about `capacity` entries.
     pub fn new(capacity: usize) -> AliasCache {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        let cache = AliasCache {
-            shards: RwLock::new(shards),
-            capacity: AtomicU64::new(0),
-            turned: AtomicI64::new(Millis::MIN.0),
-        };
+        let cache = AliasCache { shards: RwLock::new(shards), turned: AtomicI64::new(Millis::MIN.0) };
         cache.set_capacity(capacity);
         cache
     }
 
     /// Changes the bound; takes effect as entries come.
     pub fn set_capacity(&self, capacity: usize) {
-        self.capacity.store(capacity as u64 / 2, Ordering::Relaxed);
+        for (at, shard) in self.shards.write().iter_mut().enumerate() {
+            shard.capacity = (capacity as f64 / 2.0 * share(at)).max(4.0) as usize;
+        }
     }
 
     /// What label sets are known to be, in their order.
@@ -171,11 +169,9 @@ impl AliasCache {
         if entries.peek().is_none() {
             return;
         }
-        let capacity = self.capacity.load(Ordering::Relaxed) as f64;
         let mut shards = self.shards.write();
         for entry in entries {
-            let shard = shard(entry.key());
-            shards[shard].put(entry, (capacity * share(shard)).max(4.0) as usize);
+            shards[shard(entry.key())].put(entry);
         }
     }
 
@@ -196,7 +192,7 @@ impl AliasCache {
     /// Forgets everything: after a change of what makes an identity.
     pub fn clear(&self) {
         for shard in self.shards.write().iter_mut() {
-            *shard = Shard::default();
+            (shard.young, shard.old) = Default::default();
         }
     }
 
