@@ -8,9 +8,9 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// CPU time of a sample, µs: received, decoded, logged and scored. Of a million series or less.
-const SAMPLE: f64 = 1.2;
+const SAMPLE: f64 = 1.6;
 /// The same with its score and flag written back by remote write 2.0.
-const SAMPLE_EMITTED: f64 = 2.5;
+const SAMPLE_EMITTED: f64 = 3.0;
 /// Resident bytes of a process without series.
 const BASE: f64 = 20e6;
 /// More of them where outputs are written back: requests being made, and what waits for an answer.
