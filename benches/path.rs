@@ -178,13 +178,11 @@ fn whole(c: &mut Criterion) {
     // They take longer to make than to apply: on two threads.
     let bodies = |round: i64| -> Vec<bytes::Bytes> {
         let (first, second) = order.split_at(MANY / 2);
-        let mut bodies = std::thread::scope(|scope| {
+        let (first, second) = std::thread::scope(|scope| {
             let second = scope.spawn(|| scrape(Version::V2, second, round));
-            let mut bodies = scrape(Version::V2, first, round);
-            bodies.extend(second.join().expect("it does not panic"));
-            bodies
+            (scrape(Version::V2, first, round), second.join().expect("it does not panic"))
         });
-        bodies.drain(..).map(Into::into).collect()
+        first.into_iter().chain(second).map(Into::into).collect()
     };
     for (lanes, senders) in [(1, 1), (2, 2)] {
         let engine = engine(lanes);
