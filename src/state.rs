@@ -4,6 +4,7 @@
 //! they are bytes with a checksum.
 
 mod checkpoint;
+mod direct;
 mod folder;
 mod head;
 mod log;

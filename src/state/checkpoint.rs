@@ -1,10 +1,10 @@
 //! Checkpoint files: written aside, then renamed; sections of bytes, each with its checksum.
 
+use super::direct::{DirectReader, DirectWriter};
 use super::head::{HEAD, Head, Kind, part};
 use super::{StateError, sync_folder};
 use crate::fail::{self, Point};
-use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
@@ -59,25 +59,23 @@ pub struct Section {
 
 /// A checkpoint being written.
 pub struct CheckpointWriter {
-    file: BufWriter<File>,
+    file: DirectWriter,
     aside: PathBuf,
     path: PathBuf,
     sections: u64,
-    bytes: u64,
     finished: bool,
 }
 
-/// A checkpoint that is not needed any more, to be written over: its blocks are allocated and its pages
-/// in memory, which is most of the kernel's work. Not where a backup has a link to it.
-fn spare(folder: &Path, aside: &Path) -> Option<File> {
+/// Has a checkpoint that is not needed any more written over: its blocks are allocated already. Not where a
+/// backup has a link to it.
+fn reuse(folder: &Path, aside: &Path) {
     let spare = folder.join(SPARE);
-    if std::fs::metadata(&spare).ok()?.nlink() > 1 {
-        // One that cannot be removed is in the way of the next rename, which tells.
-        let _ = std::fs::remove_file(&spare);
-        return None;
-    }
-    std::fs::rename(&spare, aside).ok()?;
-    File::options().write(true).open(aside).ok()
+    // Where any of this fails, a new file is made; or one that is in the way of the next rename tells.
+    let _ = match std::fs::metadata(&spare).map(|spare| spare.nlink()) {
+        Ok(1) => std::fs::rename(&spare, aside),
+        Ok(_) => std::fs::remove_file(&spare),
+        Err(error) => Err(error),
+    };
 }
 
 impl CheckpointWriter {
@@ -94,11 +92,10 @@ impl CheckpointWriter {
         let path = folder.join(format!("{sequence:020}.checkpoint"));
         let aside = path.with_extension("tmp");
         let head = Head { content, incarnation, sequence }.bytes(CHECKPOINT);
-        let file = spare(folder, &aside).map_or_else(|| File::create(&aside), Ok);
-        let file = file.map_err(StateError::io(&aside))?;
-        let mut file = BufWriter::with_capacity(1 << 20, file);
+        reuse(folder, &aside);
+        let mut file = DirectWriter::create(&aside).map_err(StateError::io(&aside))?;
         file.write_all(&head).map_err(StateError::io(&aside))?;
-        Ok(CheckpointWriter { file, aside, path, sections: 0, bytes: HEAD as u64, finished: false })
+        Ok(CheckpointWriter { file, aside, path, sections: 0, finished: false })
     }
 
     /// Writes a section.
@@ -133,7 +130,6 @@ impl CheckpointWriter {
         let written = self.file.write_all(&head).and_then(|()| self.file.write_all(bytes));
         written.map_err(StateError::io(&self.aside))?;
         self.sections += 1;
-        self.bytes += (SECTION + bytes.len()) as u64;
         Ok(())
     }
 
@@ -144,17 +140,14 @@ impl CheckpointWriter {
     pub fn finish(mut self) -> Result<(PathBuf, u64), StateError> {
         self.put(END, 0, self.sections, &[])?;
         let io = StateError::io(&self.aside);
-        self.file.flush().map_err(&io)?;
-        // A file that was written over may have been longer.
-        let file = self.file.get_ref();
-        file.set_len(self.bytes).and_then(|()| file.sync_all()).map_err(&io)?;
+        let bytes = self.file.finish().map_err(&io)?;
         fail::point(Point::Rename);
         std::fs::rename(&self.aside, &self.path).map_err(&io)?;
         self.finished = true;
         if let Some(folder) = self.path.parent() {
             sync_folder(folder).map_err(StateError::io(folder))?;
         }
-        Ok((self.path.clone(), self.bytes))
+        Ok((self.path.clone(), bytes))
     }
 }
 
@@ -169,7 +162,7 @@ impl Drop for CheckpointWriter {
 
 /// A checkpoint being read.
 pub struct CheckpointReader {
-    file: BufReader<File>,
+    file: DirectReader,
     path: PathBuf,
     left: u64,
     sections: u64,
@@ -190,9 +183,8 @@ impl CheckpointReader {
     /// It cannot be read, is damaged or of another version.
     pub fn open(path: &Path) -> Result<CheckpointReader, StateError> {
         let io = StateError::io(path);
-        let file = File::open(path).map_err(&io)?;
-        let bytes = file.metadata().map_err(&io)?.len();
-        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut file = DirectReader::open(path).map_err(&io)?;
+        let bytes = file.length().map_err(&io)?;
         let mut head = [0; HEAD];
         fill(&mut file, &mut head, path)?;
         let Head { content, incarnation, sequence } = Head::read(&head, CHECKPOINT, path)?;

@@ -3,6 +3,7 @@
 //! `append` only queues. Whoever commits first writes all that is queued, for all who wait meanwhile;
 //! so the disk sees few large writes, and nobody writes under the lock of the order.
 
+use super::direct::uncache;
 use super::head::{HEAD, Head};
 use super::segment::{Frame, SEGMENT};
 use super::{Fsync, OnDiskFull, StateError, numbered, sync_folder};
@@ -133,24 +134,25 @@ impl Log {
         if self.options.fsync == Fsync::Never {
             return;
         }
-        let file = {
+        let (file, length) = {
             let mut end = self.end.lock();
             if !std::mem::take(&mut end.dirty) {
                 return;
             }
-            end.file.clone()
+            (end.file.clone(), end.length)
         };
         // Outside the lock: a slow disk must not hold up those who only write.
         if let Some(file) = file
-            && let Err(error) = self.synced(&file)
+            && let Err(error) = self.synced(&file, length)
         {
             self.failed(&error, None);
         }
     }
 
-    fn synced(&self, file: &File) -> io::Result<()> {
+    fn synced(&self, file: &File, length: u64) -> io::Result<()> {
         self.check()?;
         file.sync_data()?;
+        uncache(file, length);
         self.stats.syncs.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -233,7 +235,7 @@ impl Log {
         self.check()?;
         if end.length >= self.options.segment_bytes {
             if let Some(file) = end.file.take().filter(|_| self.options.fsync != Fsync::Never) {
-                self.synced(&file)?;
+                self.synced(&file, end.length)?;
             }
             *end = Segment::default();
         }
@@ -271,7 +273,7 @@ impl Log {
                 self.stats.held.fetch_add(length as u64, Relaxed);
                 if self.options.fsync == Fsync::Always {
                     end.dirty = false;
-                    self.synced(&file)?;
+                    self.synced(&file, end.length)?;
                 }
                 Ok(())
             }

@@ -1,12 +1,13 @@
 //! The read side of the log: replay after a restart, and inspection.
 
+use super::direct::DirectReader;
 use super::head::{HEAD, Head};
 use super::segment::{FRAME, Frame, SEGMENT};
 use super::{StateError, aside, numbered, set_aside};
 use crate::record::Logged;
 use bytes::Bytes;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// How a segment ends.
@@ -79,9 +80,8 @@ fn walk(
     mut each: impl FnMut(Frame, Bytes) -> Result<(), StateError>,
 ) -> Result<SegmentInfo, StateError> {
     let io = StateError::io(path);
-    let file = File::open(path).map_err(&io)?;
-    let bytes = file.metadata().map_err(&io)?.len();
-    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut file = DirectReader::open(path).map_err(&io)?;
+    let bytes = file.length().map_err(&io)?;
     let mut info = SegmentInfo {
         path: path.to_path_buf(),
         incarnation: None,
@@ -134,7 +134,7 @@ fn walk(
                     break;
                 };
                 info.holes.push(Hole { at, bytes: next - at, what: what.into() });
-                file.seek(SeekFrom::Start(next)).map_err(&io)?;
+                file.go_to(next).map_err(&io)?;
                 at = next;
             }
         }
@@ -176,16 +176,11 @@ fn record(file: &mut impl Read, left: u64, last: u64) -> std::io::Result<Found> 
 
 /// Where the next record after `last` begins, at `from` or later. A head has a checksum of its own,
 /// so that it can be told from the bytes of a body.
-fn next_frame(
-    file: &mut (impl Read + Seek),
-    from: u64,
-    bytes: u64,
-    last: u64,
-) -> std::io::Result<Option<u64>> {
+fn next_frame(file: &mut DirectReader, from: u64, bytes: u64, last: u64) -> std::io::Result<Option<u64>> {
     const WINDOW: u64 = 1 << 20;
     let mut at = from;
     while at + FRAME as u64 <= bytes {
-        file.seek(SeekFrom::Start(at))?;
+        file.go_to(at)?;
         let mut window = Vec::new();
         file.take(WINDOW).read_to_end(&mut window)?;
         let found = window.windows(FRAME).position(|bytes| {
@@ -200,9 +195,9 @@ fn next_frame(
 }
 
 /// Where nothing but zeros follows, blocks were allocated and never written: that is a torn end.
-fn damaged(file: &mut (impl Read + Seek), at: u64, left: u64, what: &str) -> std::io::Result<End> {
+fn damaged(file: &mut DirectReader, at: u64, left: u64, what: &str) -> std::io::Result<End> {
     let mut rest = Vec::new();
-    file.seek(SeekFrom::Start(at))?;
+    file.go_to(at)?;
     file.take(2 << 20).read_to_end(&mut rest)?;
     Ok(if left < 2 << 20 && rest.iter().all(|byte| *byte == 0) {
         End::Torn { at, bytes: left }
