@@ -50,7 +50,7 @@ fn series() -> Vec<Labels> {
                 ("service", "prometheus-operator-kubelet"),
             ];
             labels.sort_unstable();
-            interner.intern(&labels)
+            interner.intern(&labels, 0)
         })
         .collect();
     let mut state = 1u64;

@@ -226,19 +226,30 @@ pub fn store_count(count: usize, to: &mut Vec<u8>) {
 /// empty. `valid` says what must hold of a struct that was read.
 macro_rules! stored {
     (struct $name:ident $($rest:tt)+) => {
-        $crate::codec::stored!(@struct any, $name $($rest)+);
+        $crate::codec::stored!(@struct any, ref, $name $($rest)+);
     };
     // A struct whose floats are plain: see [`Reader::plain`].
     (plain struct $name:ident $($rest:tt)+) => {
-        $crate::codec::stored!(@struct plain, $name $($rest)+);
+        $crate::codec::stored!(@struct plain, ref, $name $($rest)+);
     };
-    (@struct $load:ident, $name:ident { $($field:ident),+ $(,)? }
+    // A struct without gaps, to whose fields nothing may point.
+    (packed struct $name:ident $($rest:tt)+) => {
+        $crate::codec::stored!(@struct any, copy, $name $($rest)+);
+    };
+    (@fields ref $value:ident, $to:ident, $name:ident { $($field:ident),+ } { $($fresh:ident),* }) => {
+        let $name { $($field,)+ $($fresh: _),* } = $value;
+        $($crate::codec::Stored::store($field, $to);)+
+    };
+    (@fields copy $value:ident, $to:ident, $name:ident { $($field:ident),+ } { $($fresh:ident),* }) => {
+        let $name { $($field,)+ $($fresh: _),* } = *$value;
+        $($crate::codec::Stored::store(&$field, $to);)+
+    };
+    (@struct $load:ident, $how:ident, $name:ident { $($field:ident),+ $(,)? }
         $(fresh { $($fresh:ident),+ })? $(valid $valid:expr)?) => {
         impl $crate::codec::Stored for $name {
             #[inline]
             fn store(&self, to: &mut Vec<u8>) {
-                let $name { $($field,)+ $($($fresh: _),+)? } = self;
-                $($crate::codec::Stored::store($field, to);)+
+                $crate::codec::stored!(@fields $how self, to, $name { $($field),+ } { $($($fresh),+)? });
             }
             fn load(
                 from: &mut $crate::codec::Reader<'_>,
@@ -257,7 +268,7 @@ macro_rules! stored {
             }
         }
     };
-    (@struct $load:ident, $name:ident(_)) => {
+    (@struct $load:ident, $how:ident, $name:ident(_)) => {
         impl $crate::codec::Stored for $name {
             #[inline]
             fn store(&self, to: &mut Vec<u8>) {

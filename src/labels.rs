@@ -15,6 +15,7 @@ pub const NAME: &str = "__name__";
 
 /// xxh3-128 of a series' canonical labels; stable across versions and machines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(8))]
 pub struct SeriesId(pub u128);
 
 /// What is wrong with a label set, found when a series is first seen.

@@ -8,5 +8,5 @@ pub mod selector;
 pub mod window;
 pub mod yaml;
 
-pub use model::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet, Silence};
+pub use model::{As, EmitSet, EmitWhen, Identity, Limits, OutputNames, Rule, RuleSet, Share, Silence};
 pub use window::{Window, Windows};

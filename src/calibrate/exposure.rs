@@ -12,7 +12,8 @@ const EARLY: [u32; 4] = [12 * HOUR, 24 * HOUR, 48 * HOUR, 96 * HOUR];
 const WINDOW: u32 = 240 * HOUR;
 
 /// What was watched; times are seconds since the first sample.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct Exposure {
     born: Millis,
     window_from: u32,
@@ -21,7 +22,7 @@ pub struct Exposure {
     halvings: u8,
 }
 
-stored!(struct Exposure { born, window_from, samples, halvings } valid |e| e.samples >= 0.0);
+stored!(packed struct Exposure { born, window_from, samples, halvings } valid |e| e.samples >= 0.0);
 
 impl Default for Exposure {
     fn default() -> Self {
@@ -61,16 +62,16 @@ impl Exposure {
 
     /// Milliseconds since the first sample; 0 before it.
     pub fn age(&self, at: Millis) -> i64 {
-        if self.born == Millis::MIN { 0 } else { at.since(self.born) }
+        let born = self.born;
+        if born == Millis::MIN { 0 } else { at.since(born) }
     }
 
     /// Counts a sample.
     pub fn take(&mut self, at: Millis) -> Moment {
-        if self.born == Millis::MIN {
-            self.born = at;
-        }
-        let now = (at.since(self.born) / 1000).clamp(0, i64::from(u32::MAX)) as u32;
-        let mut moment = Moment { now, born: self.born, samples: self.samples, halve: None };
+        let born = Some(self.born).filter(|born| *born != Millis::MIN).unwrap_or(at);
+        self.born = born;
+        let now = (at.since(born) / 1000).clamp(0, i64::from(u32::MAX)) as u32;
+        let mut moment = Moment { now, born, samples: self.samples, halve: None };
         self.samples += 1.0;
         let early = EARLY.get(usize::from(self.halvings)).is_some_and(|age| now >= *age);
         let window = now.saturating_sub(self.window_from);

@@ -11,7 +11,8 @@ use crate::stats::tail::Tail;
 const CLIP: f64 = 4.0;
 
 /// State of the detector.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct Ewma {
     moments: Moments,
     tail: Tail,
@@ -19,7 +20,7 @@ pub struct Ewma {
     cached: (u32, f32),
 }
 
-stored!(struct Ewma { moments, tail } fresh { cached });
+stored!(packed struct Ewma { moments, tail } fresh { cached });
 
 impl Ewma {
     /// The mean: what is expected next.

@@ -140,7 +140,8 @@ impl Frame {
     pub(super) fn distances(&self, model: &Model, params: &ModelParams, a: f64, b: f64) -> Distances {
         let shift = |x| model.shift.evidence(model.shift.judge(self.long_run(x), self.n), self.floor);
         let slope = |slope: &Slope, x| slope.evidence(slope.judge(x, self.base.scale, self.n), self.floor);
-        let rests = (a.at_most(b)..=a.at_least(b)).contains(&model.steps.last);
+        let last = model.steps.last;
+        let rests = (a.at_most(b)..=a.at_least(b)).contains(&last);
         let biased = Centre { at: self.bias, scale: self.holt.scale };
         Distances {
             base: self.base_z(a, b),

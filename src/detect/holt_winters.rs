@@ -17,7 +17,8 @@ const RESIDUAL_GAIN: f64 = 2.0 / 251.0;
 const GAP: f64 = 50.0;
 
 /// State of the detector.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct HoltWinters {
     level: f64,
     trend: f64,
@@ -25,7 +26,7 @@ pub struct HoltWinters {
     tail: Tail,
 }
 
-stored!(struct HoltWinters { level, trend, residual, tail });
+stored!(packed struct HoltWinters { level, trend, residual, tail });
 
 /// Gains of the level and trend and the trend's damping, as [`super::ModelParams`] has them.
 #[derive(Clone, Copy, Debug)]

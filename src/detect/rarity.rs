@@ -23,7 +23,8 @@ const STEP_FLOOR: f64 = 0.2;
 const UNEXPLAINED: f32 = 1.0;
 
 /// State of the detector.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct Rarity {
     quick: f64,
     slow: f64,
@@ -34,7 +35,7 @@ pub struct Rarity {
     step: Histogram,
 }
 
-stored!(struct Rarity { quick, slow, smoothed, value, level, drift, step });
+stored!(packed struct Rarity { quick, slow, smoothed, value, level, drift, step });
 
 /// What the histograms say of a sample, in nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -258,7 +258,7 @@ pub(super) mod tests {
     use crate::detect::{Band, DetectorSet, ModelParams};
     use crate::engine::Detail;
     use crate::labels::Labels;
-    use crate::rules::{EmitSet, RuleSet};
+    use crate::rules::{EmitSet, RuleSet, Share};
     use crate::time::Millis;
     use std::sync::Arc;
 
@@ -343,7 +343,12 @@ pub(super) mod tests {
             ("metric", "4"),
             ("rule", "5"),
         ];
-        let output = output(rule(SCORE_ONLY, &[("rule", "no")]), &source, As::Quantile(0.99), scored(None));
+        let output = output(
+            rule(SCORE_ONLY, &[("rule", "no")]),
+            &source,
+            As::Quantile(Share::new(0.99).expect("a share")),
+            scored(None),
+        );
         assert_eq!(
             written(&output, OutputNames::Oddity)[0].0,
             "__name__=anomaly_score,as=quantile(0.99),exported_as=1,exported_detector=2,\

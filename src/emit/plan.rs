@@ -211,9 +211,8 @@ impl<'e, 'l, 'w> Plans<'e, 'l, 'w> {
     pub fn touch(&self, outputs: &'l [Output]) {
         for outputs in outputs.chunks(16) {
             let ends = |output: &Output| {
-                let pairs = output.labels.pairs();
-                let address = |pair: Option<&Arc<Pair>>| pair.map_or(0, |pair| Arc::as_ptr(pair) as usize);
-                address(pairs.first()) ^ address(pairs.last())
+                let address = |pair: &Arc<Pair>| Arc::as_ptr(pair).addr();
+                output.labels.near() as usize ^ output.labels.pairs().next_back().map_or(0, address)
             };
             black_box(outputs.iter().map(ends).fold(0, |all, one| all ^ one));
             let pairs = outputs.iter().flat_map(|output| output.labels.pairs());
@@ -252,6 +251,7 @@ mod tests {
     use crate::emit::names::tests::{ALL, SCORE_ONLY, rule};
     use crate::engine::{Detail, OutputValue};
     use crate::labels::{LabelLimits, Labels, canonicalise};
+    use crate::rules::Share;
     use crate::time::Millis;
     use crate::wire::encode::Encoder;
     use crate::wire::{Batch, DecodeLimits, Version, decode};
@@ -301,7 +301,7 @@ mod tests {
                 (
                     prop::collection::btree_map("[A-Cb-d]|__name|as|rule|metric|for|detector|exported_rule|team|zone", "[xy]{0,2}", 0..6),
                     0usize..3,
-                    prop::sample::select(vec![As::Value, As::Rate, As::Quantile(0.5), As::Quantile(0.99)]),
+                    prop::sample::select(vec![As::Value, As::Rate, As::Quantile(Share::new(0.5).expect("a share")), As::Quantile(Share::new(0.99).expect("a share"))]),
                     value(),
                     any::<bool>(),
                     -2i64..3,

@@ -5,15 +5,15 @@
 
 use super::Shared;
 use crate::detect::Model;
-use crate::registry::{Partition, Series, Signal};
+use crate::registry::{Partition, Signal};
 
 /// Bytes by part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Records of series and watches of silence, free slots included.
     pub series: u64,
-    /// Lists of labels, the labels themselves (each pair of name and value once), and the table that finds
-    /// them.
+    /// Lists of labels (one for all series that differ in their names only), the labels themselves (each
+    /// pair of name and value once), and the tables that find them.
     pub labels: u64,
     /// Tables that find a series by its identity.
     pub index: u64,
@@ -64,11 +64,6 @@ impl Account {
         self.shared += partition.open.values().map(|summary| summary.bytes() as u64).sum::<u64>();
     }
 
-    /// Adds the labels of a series; its record is in the partition's.
-    pub(super) fn series(&mut self, series: &Series) {
-        self.labels += series.labels.heap_bytes() as u64;
-    }
-
     /// Adds a signal; its record is in the partition's.
     pub(super) fn signal(&mut self, signal: &Signal) {
         let (model, calibration) = (size_of::<Model>() as u64, Model::CALIBRATION as u64);
@@ -94,6 +89,7 @@ mod tests {
     use super::super::tests::{body, start};
     use super::*;
     use crate::detect::ModelParams;
+    use crate::registry::Series;
     use crate::rules::As;
 
     #[test]
@@ -115,8 +111,11 @@ mod tests {
         assert_eq!(held, 40 * (size_of::<Model>() + model.heap_bytes()) as u64);
         assert_eq!(memory.windows, 40 * 128);
         assert!(memory.signals >= 40 * (size_of::<Signal>() - size_of::<Model>()) as u64);
-        // Four lists a pod of three pairs, and 1 + 4 + 10 pairs of them all.
-        assert!(memory.labels >= empty.labels + 40 * 40 && memory.series >= 40 * size_of::<Series>() as u64);
+        // A list a pod of two pairs, and 1 + 4 + 10 pairs of them all.
+        assert!(
+            memory.labels >= empty.labels + 10 * 32 + 15 * 88
+                && memory.series >= 40 * size_of::<Series>() as u64
+        );
         assert!(memory.index > 0 && memory.aliases > empty.aliases);
         assert_eq!(memory.total(), memory.parts().iter().map(|(_, bytes)| bytes).sum::<u64>());
         let names = memory.parts().map(|(name, _)| name);

@@ -9,7 +9,7 @@ use super::signal::{Reading, read_float, read_histogram, reads_histograms};
 use super::{Reason, Tally};
 use crate::detect::isolation::Forest;
 use crate::detect::{Band, Model, Verdict};
-use crate::registry::partition::{NEVER, NONE};
+use crate::registry::partition::{Emitted, NEVER, NONE};
 use crate::registry::{Alias, Partition, Previous};
 use crate::rules::{EmitWhen, Rule};
 use crate::time::{Millis, Span};
@@ -321,13 +321,13 @@ fn judge(
 }
 
 /// Whether `emit` and `emit_when` let a score out; remembers what was.
-pub(super) fn let_out(rule: &Rule, emitted: &mut Option<(f32, Millis)>, score: f64, at: Millis) -> bool {
+pub(super) fn let_out(rule: &Rule, emitted: &mut Emitted, score: f64, at: Millis) -> bool {
     if !rule.emit.any() {
         return false;
     }
     let now = score as f32;
     let flag = score >= 1.0;
-    let out = match (rule.emit_when, *emitted) {
+    let out = match (rule.emit_when, emitted.get()) {
         (EmitWhen::Always, _) => true,
         (EmitWhen::Changed, None) => true,
         (EmitWhen::Changed, Some((before, when))) => {
@@ -338,7 +338,7 @@ pub(super) fn let_out(rule: &Rule, emitted: &mut Option<(f32, Millis)>, score: f
     if out {
         // Rounding to f32 must not move a score across the threshold.
         let kept = if flag { now.max(1.0) } else { now.min(1.0f32.next_down()) };
-        *emitted = Some((kept, at));
+        *emitted = Emitted::new(kept, at);
     }
     out
 }

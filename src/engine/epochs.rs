@@ -158,7 +158,7 @@ fn number(transform: As) -> u64 {
         As::Delta => 2,
         As::CountRate => 3,
         As::Mean => 4,
-        As::Quantile(q) => q.to_bits() | 1 << 63,
+        As::Quantile(q) => q.get().to_bits() | 1 << 63,
     }
 }
 

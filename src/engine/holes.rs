@@ -23,7 +23,7 @@ impl OutputSink for Scores {
     fn take(&self, batch: &Arc<OutputBatch>) {
         let mut all = self.0.lock();
         for output in &batch.outputs {
-            let name = output.labels.pairs().iter().map(|pair| pair.value()).collect::<Vec<_>>().join("/");
+            let name = output.labels.pairs().map(|pair| pair.value()).collect::<Vec<_>>().join("/");
             if let OutputValue::Scored { score, .. } = output.value {
                 all.entry(name).or_default().push((output.at.0 / STEP, score));
             }

@@ -43,7 +43,7 @@ pub fn read_histogram(transform: As, previous: &mut Previous, at: Millis, now: &
     let value = match transform {
         As::CountRate => Some(since.count() / seconds),
         As::Mean if since.count() > 0.0 => Some(since.sum() / since.count()),
-        As::Quantile(q) if since.count() > 0.0 => since.quantile(q),
+        As::Quantile(q) if since.count() > 0.0 => since.quantile(q.get()),
         _ => None,
     };
     value.map_or(Reading::None, Reading::Value)

@@ -208,7 +208,6 @@ impl Engine {
             stats.memory.partition(partition);
             for (_, series) in partition.series.iter() {
                 stats.series += 1;
-                stats.memory.series(series);
                 for signal in partition.signals_of(series) {
                     stats.memory.signal(signal);
                     match standing(series, signal, 0) {

@@ -63,45 +63,50 @@ impl Pair {
     }
 }
 
-/// A canonical label set of interned pairs, cheap to clone.
+/// Pairs in canonical order, without the first.
+type Rest = Arc<[Arc<Pair>]>;
+
+/// A canonical label set of interned pairs, cheap to clone. The first pair, nearly always the metric's name,
+/// is apart from the rest, which many metrics of one target share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Labels(Arc<[Arc<Pair>]>);
+pub struct Labels {
+    first: Option<Arc<Pair>>,
+    rest: Rest,
+}
 
 impl Labels {
     /// Builds a set without an interner. The pairs must be canonical.
     pub fn from_pairs(canonical: &[(&str, &str)]) -> Labels {
-        Labels(canonical.iter().map(|(n, v)| Arc::new(Pair::new(n, v))).collect())
+        let mut pairs = canonical.iter().map(|(name, value)| Arc::new(Pair::new(name, value)));
+        Labels { first: pairs.next(), rest: pairs.collect() }
     }
-    /// Bytes of the list, which no two series share; the pairs are the interner's.
-    pub fn heap_bytes(&self) -> usize {
-        2 * size_of::<usize>() + size_of_val(&*self.0)
-    }
-    /// Reads a little of the list, so that a clone soon after finds it near.
+    /// Reads a little of the rest, so that a clone soon after finds it near.
     pub fn near(&self) -> u64 {
-        Arc::strong_count(&self.0) as u64
+        Arc::strong_count(&self.rest) as u64
+    }
+    /// How many pairs there are.
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+    /// Whether there are none: no series has such a set.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
     }
     /// The pairs in canonical order.
-    pub fn pairs(&self) -> &[Arc<Pair>] {
-        &self.0
+    pub fn pairs(&self) -> impl DoubleEndedIterator<Item = &Arc<Pair>> {
+        self.first.iter().chain(self.rest.iter())
     }
     /// Names and values in canonical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
-        self.0.iter().map(|pair| (pair.name(), pair.value()))
+        self.pairs().map(|pair| (pair.name(), pair.value()))
     }
     /// The value of a label, `None` if absent.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|pair| pair.name() == name).map(|pair| pair.value())
+        self.pairs().find(|pair| pair.name() == name).map(|pair| pair.value())
     }
     /// The metric's name; empty only for a set that was never valid.
     pub fn name(&self) -> &str {
         self.get(NAME).unwrap_or("")
-    }
-}
-
-/// Of pairs in canonical order.
-impl From<Vec<Arc<Pair>>> for Labels {
-    fn from(canonical: Vec<Arc<Pair>>) -> Labels {
-        Labels(canonical.into())
     }
 }
 
@@ -120,10 +125,17 @@ impl std::fmt::Display for Labels {
 
 const SHARDS: usize = 64;
 
-/// The table of shared pairs, sharded so that threads rarely meet.
+/// What one shard holds.
+#[derive(Debug, Default)]
+struct Shard {
+    pairs: HashTable<Arc<Pair>>,
+    rests: HashTable<Rest>,
+}
+
+/// The table of shared pairs and of what sets have in common, sharded so that threads rarely meet.
 #[derive(Debug)]
 pub struct Interner {
-    shards: Vec<Mutex<HashTable<Arc<Pair>>>>,
+    shards: Vec<Mutex<Shard>>,
 }
 
 impl Default for Interner {
@@ -137,10 +149,37 @@ fn hash(name: &str, value: &str) -> u64 {
     xxh3_64_with_seed(value.as_bytes(), xxh3_64_with_seed(name.as_bytes(), 0))
 }
 
+fn hash_pair(pair: &Arc<Pair>) -> u64 {
+    hash(pair.name(), pair.value())
+}
+
+/// By where the pairs are: interned ones are there once.
+fn hash_rest(pairs: &[Arc<Pair>]) -> u64 {
+    let mut hash = pairs.len() as u64;
+    for pair in pairs {
+        hash = (hash ^ Arc::as_ptr(pair).addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        hash ^= hash >> 32;
+    }
+    hash
+}
+
+/// Of all bits but those that a table uses: the top seven as tags, the low ones as position.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
+}
+
+/// Lets go of what only the table holds.
+fn sweep<T: ?Sized>(table: &mut HashTable<Arc<T>>, hash: impl Fn(&Arc<T>) -> u64) {
+    table.retain(|held| Arc::strong_count(held) > 1);
+    if table.capacity() > 4 * table.len().max(64) {
+        table.shrink_to_fit(hash);
+    }
+}
+
 impl Interner {
     /// Pairs held, those that no series uses any more among them until the next sweep.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        self.shards.iter().map(|shard| shard.lock().pairs.len()).sum()
     }
 
     /// Whether no pair is held.
@@ -148,45 +187,75 @@ impl Interner {
         self.len() == 0
     }
 
-    /// Bytes of the pairs and of the tables that find them.
+    /// Bytes of what is held and of the tables that find it.
     pub fn bytes(&self) -> usize {
-        const PAIR: usize = size_of::<Pair>() + 2 * size_of::<usize>();
-        let table = |t: &HashTable<Arc<Pair>>| t.capacity() * 8 / 7 * (size_of::<usize>() + 1);
-        let text = |t: &HashTable<Arc<Pair>>| t.iter().map(|pair| PAIR + pair.heap_bytes()).sum::<usize>();
-        self.shards.iter().map(|shard| shard.lock()).map(|shard| table(&shard) + text(&shard)).sum()
+        const COUNTS: usize = 2 * size_of::<usize>();
+        const PAIR: usize = size_of::<Pair>() + COUNTS;
+        let place = |capacity: usize, of: usize| capacity * 8 / 7 * (of + 1);
+        let shard = |shard: &Shard| {
+            let tables = place(shard.pairs.capacity(), size_of::<Arc<Pair>>())
+                + place(shard.rests.capacity(), size_of::<Rest>());
+            let pairs = shard.pairs.iter().map(|pair| PAIR + pair.heap_bytes());
+            let rests = shard.rests.iter().map(|rest| COUNTS + size_of_val(&**rest));
+            tables + pairs.sum::<usize>() + rests.sum::<usize>()
+        };
+        self.shards.iter().map(|held| shard(&held.lock())).sum()
     }
 
-    /// The shared form of a canonical set.
-    pub fn intern(&self, canonical: &[(&str, &str)]) -> Labels {
-        Labels(canonical.iter().map(|(name, value)| self.pair(name, value)).collect())
+    /// The shared form of a canonical set, for a series of the partition of this number.
+    pub fn intern(&self, canonical: &[(&str, &str)], partition: u16) -> Labels {
+        let pairs: Vec<_> = canonical.iter().map(|(name, value)| self.pair(name, value, partition)).collect();
+        self.share(&pairs)
     }
 
-    /// The shared form of one label.
-    pub fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
+    /// The shared form of one label, for series of the partition of this number. The names of metrics are
+    /// shared by some partitions only: thousands of series count how many use them, and partitions are
+    /// worked on by different cores.
+    pub fn pair(&self, name: &str, value: &str, partition: u16) -> Arc<Pair> {
         let h = hash(name, value);
-        // The table uses the top seven bits as tags and the low bits as position: take the middle.
-        let mut shard = self.shards[(h >> 32) as usize % SHARDS].lock();
+        let at = if name == NAME { usize::from(partition) % SHARDS } else { shard_of(h) };
+        let table = &mut self.shards[at].lock().pairs;
         let same = |have: &Arc<Pair>| have.name() == name && have.value() == value;
-        if let Some(have) = shard.find(h, same) {
+        if let Some(have) = table.find(h, same) {
             return have.clone();
         }
         let fresh = Arc::new(Pair::new(name, value));
-        shard.insert_unique(h, fresh.clone(), |p| hash(p.name(), p.value()));
+        table.insert_unique(h, fresh.clone(), hash_pair);
         fresh
     }
 
-    /// Frees pairs that no series uses any more; returns how many are left.
-    pub fn sweep(&self) -> usize {
-        let mut left = 0;
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            shard.retain(|pair| Arc::strong_count(pair) > 1);
-            if shard.capacity() > 4 * shard.len().max(64) {
-                shard.shrink_to_fit(|p| hash(p.name(), p.value()));
+    /// A set of pairs of this interner, in canonical order.
+    pub fn share(&self, canonical: &[Arc<Pair>]) -> Labels {
+        let (first, rest) = match canonical.split_first() {
+            Some((first, rest)) => (Some(first.clone()), rest),
+            None => (None, canonical),
+        };
+        let h = hash_rest(rest);
+        let table = &mut self.shards[shard_of(h)].lock().rests;
+        let same =
+            |have: &Rest| have.len() == rest.len() && have.iter().zip(rest).all(|(a, b)| Arc::ptr_eq(a, b));
+        let rest = match table.find(h, same) {
+            Some(have) => have.clone(),
+            None => {
+                let fresh = Rest::from(rest);
+                table.insert_unique(h, fresh.clone(), |rest| hash_rest(rest));
+                fresh
             }
-            left += shard.len();
+        };
+        Labels { first, rest }
+    }
+
+    /// Frees what no series uses any more; returns how many pairs are left.
+    pub fn sweep(&self) -> usize {
+        for shard in &self.shards {
+            sweep(&mut shard.lock().rests, |rest| hash_rest(rest));
         }
-        left
+        let left = |shard: &Mutex<Shard>| {
+            let pairs = &mut shard.lock().pairs;
+            sweep(pairs, hash_pair);
+            pairs.len()
+        };
+        self.shards.iter().map(left).sum()
     }
 }
 
@@ -209,9 +278,14 @@ mod tests {
     #[test]
     fn pairs_are_shared_and_freed() {
         let interner = Interner::default();
-        let a = interner.intern(&[(NAME, "up"), ("job", "node")]);
-        let b = interner.intern(&[(NAME, "down"), ("job", "node")]);
-        assert!(Arc::ptr_eq(&a.pairs()[1], &b.pairs()[1]));
+        let a = interner.intern(&[(NAME, "up"), ("job", "node")], 0);
+        let b = interner.intern(&[(NAME, "down"), ("job", "node")], 1);
+        let c = interner.intern(&[(NAME, "up"), ("job", "node")], 64);
+        assert!(Arc::ptr_eq(&a.rest, &b.rest), "the rest is one");
+        assert!(a.pairs().zip(c.pairs()).all(|(a, c)| Arc::ptr_eq(a, c)));
+        let d = interner.intern(&[(NAME, "up"), ("job", "node")], 1);
+        assert!(a == d && !a.pairs().zip(d.pairs()).all(|(a, d)| Arc::ptr_eq(a, d)), "a name of its own");
+        drop((c, d));
         assert_eq!((interner.sweep(), interner.len()), (3, 3));
         drop(b);
         assert_eq!(interner.sweep(), 2);

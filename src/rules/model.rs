@@ -9,8 +9,30 @@ use crate::wire::MetricKind;
 use std::fmt;
 use std::sync::Arc;
 
+/// A share from 0 to 1 in millionths, in three bytes: every signal has room for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share([u8; 3]);
+
+impl Share {
+    const WHOLE: f64 = 1e6;
+
+    /// `None` where it is no share, or has more than six decimals.
+    pub fn new(share: f64) -> Option<Share> {
+        // Adding zero makes -0 the 0 it equals.
+        let share = share + 0.0;
+        let [a, b, c, _] = ((share * Self::WHOLE).round() as u32).to_le_bytes();
+        Some(Share([a, b, c])).filter(|made| (0.0..=1.0).contains(&share) && made.get() == share)
+    }
+
+    /// 0 to 1.
+    pub fn get(self) -> f64 {
+        let [a, b, c] = self.0;
+        f64::from(u32::from_le_bytes([a, b, c, 0])) / Self::WHOLE
+    }
+}
+
 /// What a series' samples are turned into before they are modelled.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum As {
     /// The value itself.
     Value,
@@ -22,8 +44,8 @@ pub enum As {
     CountRate,
     /// Native histogram: mean of the observations since the last sample.
     Mean,
-    /// Native histogram: this quantile (0 to 1) of the observations since the last sample.
-    Quantile(f64),
+    /// Native histogram: this quantile of the observations since the last sample.
+    Quantile(Share),
 }
 
 impl fmt::Display for As {
@@ -35,7 +57,7 @@ impl fmt::Display for As {
             As::Delta => f.write_str("delta"),
             As::CountRate => f.write_str("count_rate"),
             As::Mean => f.write_str("mean"),
-            As::Quantile(q) => write!(f, "quantile({q})"),
+            As::Quantile(q) => write!(f, "quantile({})", q.get()),
         }
     }
 }
@@ -51,7 +73,7 @@ impl Stored for As {
             As::Quantile(_) => 5,
         });
         if let As::Quantile(q) = self {
-            q.store(to);
+            q.get().store(to);
         }
     }
 
@@ -62,7 +84,10 @@ impl Stored for As {
             [2] => Ok(As::Delta),
             [3] => Ok(As::CountRate),
             [4] => Ok(As::Mean),
-            [5] => Stored::load(from).map(As::Quantile),
+            [5] => match Share::new(f64::load(from)?) {
+                Some(q) => Ok(As::Quantile(q)),
+                None => Err(from.damaged("no such quantile")),
+            },
             _ => Err(from.damaged("no transform has this number")),
         }
     }
@@ -306,5 +331,23 @@ pub fn auto_transform(kind: MetricKind, name: &str, native_histogram: bool) -> A
                 As::Value
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_up_to_six_decimals_are_what_they_were() {
+        assert_eq!((size_of::<Share>(), size_of::<As>()), (3, 4));
+        for millionth in (0..=1_000_000).step_by(7).chain([1, 500_000, 999_999, 1_000_000]) {
+            let share: f64 = format!("{}e-6", millionth).parse().expect("a number");
+            assert_eq!(Share::new(share).map(|made| made.get().to_bits()), Some(share.to_bits()));
+        }
+        for wrong in [-1e-6, 1.000_001, 0.123_456_7, 1e-7, 20.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(Share::new(wrong), None, "{wrong}");
+        }
+        assert_eq!(Share::new(-0.0).map(|made| made.get().to_bits()), Some(0));
     }
 }

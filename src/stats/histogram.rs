@@ -36,7 +36,8 @@ impl Default for Place {
 }
 
 /// How often values were seen, by bin; 48 bytes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct Histogram {
     low: f64,
     width: f32,
@@ -46,7 +47,7 @@ pub struct Histogram {
     bins: [Count; BINS],
 }
 
-stored!(struct Histogram { low, width, total, ranging, bins } valid |h| h.width >= 0.0);
+stored!(packed struct Histogram { low, width, total, ranging, bins } valid |h| h.width >= 0.0);
 
 impl Histogram {
     /// Samples counted.

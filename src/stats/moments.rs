@@ -5,6 +5,7 @@ use crate::codec::stored;
 
 /// Mean and variance with a gain given at each update; far values are pulled in before they teach.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct Moments {
     /// The weighted mean.
     pub mean: f64,
@@ -12,7 +13,7 @@ pub struct Moments {
     pub var: f64,
 }
 
-stored!(struct Moments { mean, var });
+stored!(packed struct Moments { mean, var });
 
 impl Moments {
     /// The standard deviation.

@@ -5,6 +5,7 @@ use crate::codec::stored;
 
 /// Step sizes of a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(Rust, packed(4))]
 pub struct Steps {
     /// The last value.
     pub last: f64,
@@ -25,7 +26,7 @@ const MOVED_GAIN: f64 = 0.01;
 /// A step counts at most this many means.
 const CLIP: f64 = 8.0;
 
-stored!(struct Steps { last, mean, moved, moves, count });
+stored!(packed struct Steps { last, mean, moved, moves, count });
 
 impl Steps {
     /// Takes the next value; `share` in [0, 1] is how much it may teach.

@@ -2,6 +2,7 @@
 
 use super::{Partition, image};
 use crate::codec::{Stored, store_text};
+use crate::labels::SeriesId;
 use xxhash_rust::xxh3::Xxh3;
 
 impl Partition {
@@ -17,7 +18,8 @@ impl Partition {
         let mut bytes = Vec::new();
         for series in series {
             bytes.clear();
-            series.id.0.store(&mut bytes);
+            let SeriesId(id) = series.id;
+            id.store(&mut bytes);
             for (name, value) in series.labels.iter() {
                 store_text(name, &mut bytes);
                 store_text(value, &mut bytes);

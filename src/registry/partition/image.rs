@@ -4,12 +4,15 @@
 //! kept: series come back in their order without holes between them, signals in the order of their
 //! series. The table of identities is made again, and so are the identities, from the labels.
 
-use super::{Alone, Heard, NEVER, NONE, Partition, Previous, Series, Signal, TOLD_FOR, UNCOUNTED, Watch};
+use super::{
+    Alone, Emitted, Heard, NEVER, NONE, Partition, Previous, Series, Signal, TOLD_FOR, UNCOUNTED, Watch,
+};
 use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
 use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
 use crate::detect::isolation::Points;
 use crate::labels::{Interner, Labels, Pair, series_id};
 use crate::registry::summary::{Open, Summary};
+use crate::time::Millis;
 use hashbrown::HashTable;
 use std::sync::Arc;
 
@@ -101,6 +104,12 @@ impl Stored for Watch {
     }
 }
 
+fn load_emitted(from: &mut Reader<'_>) -> Result<Emitted, Damaged> {
+    let Some((score, at)) = <Option<(f32, Millis)>>::load(from)? else { return Ok(Emitted::NOTHING) };
+    from.check(!score.is_nan(), "an output that was no number")?;
+    Ok(Emitted::new(score, at))
+}
+
 /// Without its place in the list, which the order of the signals gives it.
 impl Stored for Signal {
     fn store(&self, to: &mut Vec<u8>) {
@@ -110,7 +119,7 @@ impl Stored for Signal {
         scored.store(to);
         previous.store(to);
         last.store(to);
-        emitted.store(to);
+        emitted.get().store(to);
         model.store(to);
     }
 
@@ -122,7 +131,7 @@ impl Stored for Signal {
             scored: Stored::load(from)?,
             previous: Stored::load(from)?,
             last: Stored::load(from)?,
-            emitted: Stored::load(from)?,
+            emitted: load_emitted(from)?,
             model: Stored::load(from)?,
         })
     }
@@ -244,7 +253,7 @@ impl Partition {
         store_count(series.len(), to);
         let mut pairs = Pairs::for_series(series.len());
         for (_, series) in series.iter() {
-            store_count(series.labels.pairs().len(), to);
+            store_count(series.labels.len(), to);
             for pair in series.labels.pairs() {
                 store_count(pairs.place(pair) as usize, to);
             }
@@ -268,21 +277,21 @@ impl Partition {
         to.append(&mut body);
     }
 
-    /// Reads a partition's image; its labels are shared through `interner`.
+    /// Reads the image of the partition of this number; its labels are shared through `interner`.
     ///
     /// # Errors
     /// It is damaged, or of another format.
-    pub fn load(from: &mut Reader<'_>, interner: &Interner) -> Result<Partition, Damaged> {
+    pub fn load(from: &mut Reader<'_>, number: u16, interner: &Interner) -> Result<Partition, Damaged> {
         load_format(from)?;
         let mut partition = Partition { sequence: Stored::load(from)?, ..Partition::default() };
         let length = u64::load(from)?;
         let mut series = from.later(usize::try_from(length).unwrap_or(usize::MAX))?;
         let mut pairs = Vec::new();
         for _ in 0..from.count()? {
-            pairs.push(interner.pair(load_text(from)?, load_text(from)?));
+            pairs.push(interner.pair(load_text(from)?, load_text(from)?, number));
         }
         for _ in 0..series.count()? {
-            partition.load_series(&pairs, &mut series)?;
+            partition.load_series(&pairs, interner, &mut series)?;
         }
         series.finish()?;
         let donors = Donors::load(from)?;
@@ -290,14 +299,19 @@ impl Partition {
         Ok(partition)
     }
 
-    fn load_series(&mut self, pairs: &[Arc<Pair>], from: &mut Reader<'_>) -> Result<(), Damaged> {
+    fn load_series(
+        &mut self,
+        pairs: &[Arc<Pair>],
+        interner: &Interner,
+        from: &mut Reader<'_>,
+    ) -> Result<(), Damaged> {
         let count = from.count()?;
         let mut labels = Vec::new();
         for _ in 0..count {
             let place = usize::try_from(from.number()?).ok().and_then(|place| pairs.get(place));
             labels.push(place.ok_or_else(|| from.damaged("a label that is not in the table"))?.clone());
         }
-        let series = Series::load(Labels::from(labels), from)?;
+        let series = Series::load(interner.share(&labels), from)?;
         from.check(self.find(series.id).is_none(), "a series twice")?;
         let watch: Option<Watch> = Stored::load(from)?;
         let signals = Stored::load(from)?;

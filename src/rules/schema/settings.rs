@@ -4,7 +4,7 @@ use super::{LATER, is_label_name, label_names};
 use crate::detect::{Detector, DetectorSet, Direction, Periods, Season};
 use crate::labels::{LabelLimits, Selector};
 use crate::rules::budget::Budget;
-use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Silence};
+use crate::rules::model::{As, EmitSet, EmitWhen, OutputNames, Rule, Share, Silence};
 use crate::rules::window::Windows;
 use crate::rules::yaml::{Map, Node};
 use crate::time::{Span, Zone};
@@ -182,8 +182,8 @@ fn transform(text: &str) -> Result<As, String> {
         _ => {
             let q = text.strip_prefix("quantile(").and_then(|rest| rest.strip_suffix(')'));
             let q = q.and_then(|q| q.trim().parse::<f64>().ok()).filter(|q| (0.0..=1.0).contains(q));
-            // Adding zero makes -0 the 0 it equals: the text becomes a label.
-            As::Quantile(q.ok_or_else(wrong)? + 0.0)
+            let fine = || format!("expected a quantile with at most six decimals, found {text:?}");
+            As::Quantile(Share::new(q.ok_or_else(wrong)?).ok_or_else(fine)?)
         }
     })
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::detect::{Detector, DetectorSet, Direction, MinChange, Periods, Season};
-use crate::rules::model::{As, EmitSet, EmitWhen, Silence};
+use crate::rules::model::{As, EmitSet, EmitWhen, Share, Silence};
 
 fn parse(text: &str) -> RuleSet {
     match RuleSet::parse("rules.yaml", text) {
@@ -122,7 +122,7 @@ fn seasons_of_other_periods_are_other_models() {
 #[test]
 fn every_field_of_a_rule() {
     let rule = rule_of("as: [rate, quantile(0.99)]");
-    assert_eq!(rule.transforms, [As::Rate, As::Quantile(0.99)]);
+    assert_eq!(rule.transforms, [As::Rate, As::Quantile(Share::new(0.99).expect("a share"))]);
     assert_eq!(rule_of("as: auto").transforms, []);
     assert_eq!(rule_of("direction: up").read.direction, Direction::Up);
     assert_eq!(rule_of("season: [7d, 24h]").params.season, fixed(&[Span::DAY, Span::days(7)]));
@@ -183,6 +183,7 @@ fn each_mistake_is_named_where_it_stands() {
         ("as: [rate, auto]", "r:4:14: rules[0].as[1]", "stands alone"),
         ("as: [rate, rate]", "r:4:14: rules[0].as[1]", "twice"),
         ("as: quantile(1.5)", "r:4:7: rules[0].as", "from 0 to 1"),
+        ("as: quantile(0.1234567)", "r:4:7: rules[0].as", "at most six decimals"),
         ("direction: upp", "r:4:14: rules[0].direction", "did you mean \"up\"?"),
         ("season: [5m]", "r:4:12: rules[0].season[0]", "from 10m to 31d"),
         ("season: 32d", "r:4:11: rules[0].season", "a season lasts from 10m to 31d, not 32d"),
