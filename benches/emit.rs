@@ -25,8 +25,18 @@ const BATCH: usize = 8;
 
 fn series() -> Vec<Labels> {
     let interner = Interner::default();
-    let mut all: Vec<Labels> = (0..SERIES)
-        .map(|i| {
+    let mut order: Vec<usize> = (0..SERIES).collect();
+    let mut state = 1u64;
+    for at in (1..order.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    // Each in the partition of the batch that it will be in.
+    let partition = |place: usize| (place % REQUEST / BATCH % 256) as u16;
+    order
+        .into_iter()
+        .enumerate()
+        .map(|(place, i)| {
             let (pod, metric) = (i / 40, i % 40);
             let name = format!("container_resource_usage_{metric:02}_bytes");
             let node = format!("ip-10-{}-{}-{}.eu-central-1.compute.internal", pod % 7, pod % 11, pod % 97);
@@ -50,15 +60,9 @@ fn series() -> Vec<Labels> {
                 ("service", "prometheus-operator-kubelet"),
             ];
             labels.sort_unstable();
-            interner.intern(&labels, 0)
+            interner.intern(&labels, partition(place))
         })
-        .collect();
-    let mut state = 1u64;
-    for at in (1..all.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        all.swap(at, (state >> 33) as usize % (at + 1));
-    }
-    all
+        .collect()
 }
 
 fn rules() -> Arc<RuleSet> {

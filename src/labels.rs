@@ -13,7 +13,8 @@ pub use matcher::{MatchOp, Matcher, Selector};
 /// The label that holds a metric's name.
 pub const NAME: &str = "__name__";
 
-/// xxh3-128 of a series' canonical labels; stable across versions and machines.
+/// xxh3-128 of a series' canonical labels; stable across versions and machines. Packed, or a record that holds
+/// one would be a multiple of 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(Rust, packed(8))]
 pub struct SeriesId(pub u128);

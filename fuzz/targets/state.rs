@@ -94,8 +94,15 @@ pub fn checkpoint(data: &[u8]) {
     }
 }
 
+/// In memory where there is such a place: files are synced before they are read.
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a folder")
+}
+
 fn file(bytes: &[u8]) {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let path = folder.path().join("1.checkpoint");
     std::fs::write(&path, bytes).expect("writes");
     let Ok(mut reader) = CheckpointReader::open(&path) else { return };
@@ -118,7 +125,7 @@ pub fn log(data: &[u8]) {
         }
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder();
     let path = folder.path().join(format!("{:020}.log", 1));
     std::fs::write(&path, bytes).expect("writes");
     let (first, last) = segment(folder.path());

@@ -100,7 +100,7 @@ pub enum Previous {
 }
 
 /// The last output of a signal that was let out, for `emit_when`. In 12 bytes, for every signal has it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 #[repr(Rust, packed(4))]
 pub struct Emitted {
     /// Not a number where none was.
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_as_small_as_they_were() {
+    fn records_have_these_sizes() {
         let sizes = (size_of::<Option<Series>>(), size_of::<Option<Signal>>(), size_of::<Emitted>());
         assert_eq!(sizes, (72, 904, 12));
     }

@@ -24,6 +24,11 @@ impl Share {
         Some(Share([a, b, c])).filter(|made| (0.0..=1.0).contains(&share) && made.get() == share)
     }
 
+    /// The nearest to a number; `None` where it is not from 0 to 1.
+    fn near(share: f64) -> Option<Share> {
+        Share::new((share * Self::WHOLE).round() / Self::WHOLE)
+    }
+
     /// 0 to 1.
     pub fn get(self) -> f64 {
         let [a, b, c] = self.0;
@@ -84,7 +89,8 @@ impl Stored for As {
             [2] => Ok(As::Delta),
             [3] => Ok(As::CountRate),
             [4] => Ok(As::Mean),
-            [5] => match Share::new(f64::load(from)?) {
+            // Versions that kept all decimals wrote the same images.
+            [5] => match Share::near(f64::load(from)?) {
                 Some(q) => Ok(As::Quantile(q)),
                 None => Err(from.damaged("no such quantile")),
             },
@@ -348,6 +354,8 @@ mod tests {
         for wrong in [-1e-6, 1.000_001, 0.123_456_7, 1e-7, 20.0, f64::NAN, f64::INFINITY] {
             assert_eq!(Share::new(wrong), None, "{wrong}");
         }
+        assert_eq!(Share::near(1.0 / 3.0).map(Share::get), Some(0.333_333));
+        assert_eq!(Share::near(1.1), None);
         assert_eq!(Share::new(-0.0).map(|made| made.get().to_bits()), Some(0));
     }
 }

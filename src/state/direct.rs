@@ -42,8 +42,8 @@ fn through_cache(file: &File, error: io::Error) -> io::Result<()> {
     Err(error)
 }
 
-/// Takes the first `bytes` of a file out of the cache, as far as they are on disk: nobody reads them again
-/// while all goes well, and pages that are in the cache already are cheaper to write on than fresh ones.
+/// Takes the first `bytes` of a file that is written through the cache out of it, as far as they are on disk:
+/// nobody reads them again while all goes well, and what is written next takes the same pages.
 pub fn uncache(file: &File, bytes: u64) {
     #[cfg(target_os = "linux")]
     if let Some(whole) = std::num::NonZero::new(bytes - bytes % BLOCK as u64) {
@@ -151,7 +151,7 @@ pub struct DirectReader {
     filled: usize,
     /// Bytes to pass over in what is read next.
     skip: usize,
-    /// The last read came to the file's end; the next one would not begin at a block.
+    /// The last read found nothing more.
     ended: bool,
 }
 
@@ -188,7 +188,9 @@ impl DirectReader {
         loop {
             match (&self.file).read(self.room.bytes()) {
                 Ok(read) => {
-                    self.ended = read % BLOCK != 0 || read == 0;
+                    // Less than was asked for is not the end everywhere. Where it is, the next read begins
+                    // within a block: nothing is there, or it is refused and tried through the cache.
+                    self.ended = read == 0;
                     (self.at, self.filled) = (self.skip.min(read), read);
                     self.skip -= self.at;
                     return Ok(());
@@ -223,13 +225,54 @@ mod tests {
         (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
     }
 
-    /// A folder on a disk, and one in memory, where there is no way past the cache.
+    /// A folder on a disk, and one in memory, where older systems know no way past the cache.
     fn folders() -> Vec<tempfile::TempDir> {
         let shared = Path::new("/dev/shm");
         let memory = shared.is_dir().then(|| tempfile::tempdir_in(shared).expect("a folder"));
         let program = std::env::current_exe().expect("a path");
         let disk = tempfile::tempdir_in(program.parent().expect("a folder")).expect("a folder");
         std::iter::once(disk).chain(memory).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_direct(file: &File) -> bool {
+        rustix::fs::fcntl_getfl(file).expect("flags").contains(rustix::fs::OFlags::DIRECT)
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_the_file_system_refuses_goes_through_the_cache() {
+        use std::os::unix::fs::OpenOptionsExt;
+        let whole = bytes(ROOM + 3 * BLOCK + 5);
+        for folder in folders() {
+            let path = folder.path().join("file");
+            let mut writer = DirectWriter::create(&path).expect("creates");
+            let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+            let can = File::options().read(true).custom_flags(direct).open(&path).is_ok();
+            assert_eq!(is_direct(&writer.file), can);
+            // From memory that begins at no block.
+            writer.room.start += 1;
+            writer.write_all(&whole).expect("writes");
+            assert_eq!(writer.finish().expect("finishes"), whole.len() as u64);
+            assert!(std::fs::read(&path).expect("reads") == whole);
+            let mut reader = DirectReader::open(&path).expect("opens");
+            reader.room.start += 1;
+            let mut again = Vec::new();
+            reader.read_to_end(&mut again).expect("reads");
+            assert!(again == whole);
+        }
+        // A device that refuses to be opened so, and is always full.
+        let mut writer = DirectWriter::create(Path::new("/dev/full")).expect("opens");
+        assert!(!is_direct(&writer.file));
+        writer.write_all(&whole[..10]).expect("kept");
+        assert_eq!(writer.finish().expect_err("full").kind(), io::ErrorKind::StorageFull);
+        // A file that is read in pieces of any length.
+        let mut reader = DirectReader::open(Path::new("/proc/self/smaps")).expect("opens");
+        let mut read = String::new();
+        reader.read_to_string(&mut read).expect("reads");
+        assert!(
+            read.len() > BLOCK && read.trim_end().lines().last().is_some_and(|line| line.contains("VmFlags"))
+        );
     }
 
     proptest! {

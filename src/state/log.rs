@@ -142,17 +142,17 @@ impl Log {
             (end.file.clone(), end.length)
         };
         // Outside the lock: a slow disk must not hold up those who only write.
-        if let Some(file) = file
-            && let Err(error) = self.synced(&file, length)
-        {
-            self.failed(&error, None);
+        if let Some(file) = file {
+            match self.synced(&file) {
+                Ok(()) => uncache(&file, length),
+                Err(error) => self.failed(&error, None),
+            }
         }
     }
 
-    fn synced(&self, file: &File, length: u64) -> io::Result<()> {
+    fn synced(&self, file: &File) -> io::Result<()> {
         self.check()?;
         file.sync_data()?;
-        uncache(file, length);
         self.stats.syncs.fetch_add(1, Relaxed);
         Ok(())
     }
@@ -235,7 +235,8 @@ impl Log {
         self.check()?;
         if end.length >= self.options.segment_bytes {
             if let Some(file) = end.file.take().filter(|_| self.options.fsync != Fsync::Never) {
-                self.synced(&file, end.length)?;
+                self.synced(&file)?;
+                uncache(&file, end.length);
             }
             *end = Segment::default();
         }
@@ -273,7 +274,7 @@ impl Log {
                 self.stats.held.fetch_add(length as u64, Relaxed);
                 if self.options.fsync == Fsync::Always {
                     end.dirty = false;
-                    self.synced(&file, end.length)?;
+                    self.synced(&file)?;
                 }
                 Ok(())
             }
