@@ -31,12 +31,9 @@ fn series() -> Vec<Labels> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         order.swap(at, (state >> 33) as usize % (at + 1));
     }
-    // Each in the partition of the batch that it will be in.
-    let partition = |place: usize| (place % REQUEST / BATCH % 256) as u16;
     order
         .into_iter()
-        .enumerate()
-        .map(|(place, i)| {
+        .map(|i| {
             let (pod, metric) = (i / 40, i % 40);
             let name = format!("container_resource_usage_{metric:02}_bytes");
             let node = format!("ip-10-{}-{}-{}.eu-central-1.compute.internal", pod % 7, pod % 11, pod % 97);
@@ -60,7 +57,7 @@ fn series() -> Vec<Labels> {
                 ("service", "prometheus-operator-kubelet"),
             ];
             labels.sort_unstable();
-            interner.intern(&labels, partition(place))
+            interner.intern(&labels)
         })
         .collect()
 }

@@ -150,7 +150,7 @@ impl Sources {
         out.gauge("oddity_alias_cache_entries", "Entries of the alias cache", stats.aliases as f64)?;
         out.gauge(
             "oddity_label_pairs",
-            "Pairs of a label's name and value, shared by the series that have them",
+            "Pairs of a label's name and value, shared by the series that have them; without metric names",
             stats.labels as f64,
         )?;
         out.counter("oddity_records", "Records applied", stats.sequence as f64)?;

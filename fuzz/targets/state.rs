@@ -75,7 +75,7 @@ pub fn checkpoint(data: &[u8]) {
     let Ok(mut image) = Image::new(head) else { return };
     let Some((number, partition)) = good.partitions.first() else { return };
     let partition = if which % 4 == 1 { damaged(1) } else { partition };
-    let Ok(partition) = image.read(0, partition) else { return };
+    let Ok(partition) = image.read(partition) else { return };
     image.put(*number, partition);
     let names = if which % 4 == 2 { damaged(2) } else { &good.names };
     if image.names(names).is_err() {
@@ -90,7 +90,7 @@ pub fn checkpoint(data: &[u8]) {
     let again = taken(&engine);
     let image = Image::new(&again.head).expect("its own head");
     for (_, partition) in &again.partitions {
-        image.read(0, partition).expect("its own partition");
+        image.read(partition).expect("its own partition");
     }
 }
 

@@ -10,7 +10,6 @@ use crate::rules::{As, OutputNames, Rule};
 use crate::wire::encode::{Request, Term};
 use crate::wire::{MetricKind, Sample};
 use std::hint::black_box;
-use std::sync::Arc;
 
 /// A label that outputs add.
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +122,7 @@ impl Plan {
             if rank % 2 == 1 {
                 match self.keys.get(at) {
                     Some((_, Key::Name)) => {
-                        source = Some(&**pair);
+                        source = Some(pair);
                         continue;
                     }
                     Some((name, Key::Fixed(_))) if name != "rule" => next = at + 1,
@@ -211,7 +210,7 @@ impl<'e, 'l, 'w> Plans<'e, 'l, 'w> {
     pub fn touch(&self, outputs: &'l [Output]) {
         for outputs in outputs.chunks(16) {
             let ends = |output: &Output| {
-                let address = |pair: &Arc<Pair>| Arc::as_ptr(pair).addr();
+                let address = |pair: &Pair| std::ptr::from_ref(pair).addr();
                 output.labels.near() as usize ^ output.labels.pairs().next_back().map_or(0, address)
             };
             black_box(outputs.iter().map(ends).fold(0, |all, one| all ^ one));

@@ -296,7 +296,7 @@ impl Identifier {
     /// The shared labels of a series that is not there yet, or whose alias outlived it.
     pub fn labels(&self, batch: &Batch, head: &Head, body: &[u8], rules: &RuleSet) -> Option<Labels> {
         let identity = identity(batch, head.at as usize, body, rules)?;
-        Some(self.interner.intern(&identity, head.partition.into()))
+        Some(self.interner.intern(&identity))
     }
 
     fn source(&self, labels: &[(&str, &str)], identity: &Identity) -> (u16, u16) {

@@ -112,9 +112,9 @@ fn load_head(bytes: &[u8], rules: Arc<RuleSet>) -> Result<(Context, Pulses, Sour
     Ok(head)
 }
 
-fn load_partition(number: u16, bytes: &[u8], interner: &Interner) -> Result<Partition, Damaged> {
+fn load_partition(bytes: &[u8], interner: &Interner) -> Result<Partition, Damaged> {
     let mut from = Reader::new(bytes);
-    let partition = Partition::load(&mut from, number, interner)?;
+    let partition = Partition::load(&mut from, interner)?;
     from.finish()?;
     Ok(partition)
 }
@@ -124,8 +124,7 @@ fn again(engine: &Engine) -> (Engine, Arc<Kept>) {
     let (again, kept) = started();
     for number in 0..PARTITIONS {
         let bytes = partition_image(engine, number as u8);
-        let partition =
-            load_partition(number as u16, &bytes, &again.shared.identifier.interner).expect("an image");
+        let partition = load_partition(&bytes, &again.shared.identifier.interner).expect("an image");
         again.shared.kept.fetch_add(partition.series.len(), std::sync::atomic::Ordering::Relaxed);
         again.shared.partitions.insert(number as u8, partition);
         assert_eq!(partition_image(&again, number as u8), bytes);
@@ -217,7 +216,7 @@ fn files_of_this_format_are_read_and_written_alike() {
     }
     let [partition, head] = files.map(|path| unpacked(&path));
     let interner = Interner::default();
-    let loaded = load_partition(0, &partition, &interner).unwrap_or_else(|e| panic!("{e}: {WHAT_TO_DO}"));
+    let loaded = load_partition(&partition, &interner).unwrap_or_else(|e| panic!("{e}: {WHAT_TO_DO}"));
     let mut bytes = Vec::new();
     loaded.store(&mut bytes);
     assert!(bytes == partition, "{WHAT_TO_DO}");
@@ -271,7 +270,7 @@ proptest! {
             return Ok(());
         }
         let interner = Interner::default();
-        let loaded = load_partition(0, &bytes, &interner);
+        let loaded = load_partition(&bytes, &interner);
         prop_assert!(!cut || loaded.is_err());
         let Ok(partition) = loaded else { return Ok(()) };
         let heap: usize = partition.signals.iter().map(|(_, signal)| signal.model.heap_bytes()).sum();
@@ -286,7 +285,7 @@ proptest! {
         let mut whole = image(&FORMAT);
         whole.extend(&bytes);
         for bytes in [&bytes, &whole] {
-            let _ = load_partition(0, bytes, &Interner::default());
+            let _ = load_partition(bytes, &Interner::default());
             let _ = load_head(bytes, Arc::new(everything()));
             let _ = restored::<Pulses>(bytes);
             let _ = restored::<Sources>(bytes);
@@ -304,7 +303,7 @@ fn another_format_is_refused_with_its_number() {
             continue;
         }
         let refused = match kind {
-            "partition" => load_partition(0, &unpacked(&path), &Interner::default()).map(|_| ()),
+            "partition" => load_partition(&unpacked(&path), &Interner::default()).map(|_| ()),
             "head" => load_head(&unpacked(&path), Arc::new(everything())).map(|_| ()),
             _ => continue,
         };
@@ -316,7 +315,7 @@ fn another_format_is_refused_with_its_number() {
         bytes[..4].copy_from_slice(&(FORMAT + 1).to_le_bytes());
     }
     let expected = format!("at byte 4: format {}, and this version of oddity reads {FORMAT}", FORMAT + 1);
-    let refused = load_partition(0, &partition, &Interner::default()).expect_err("refused");
+    let refused = load_partition(&partition, &Interner::default()).expect_err("refused");
     assert_eq!(refused.to_string(), expected);
     assert_eq!(
         load_head(&head, Arc::new(everything())).map(|_| ()).expect_err("refused").to_string(),
@@ -327,7 +326,7 @@ fn another_format_is_refused_with_its_number() {
 #[test]
 fn a_digest_sees_a_bit_and_no_slots() {
     let interner = Interner::default();
-    let mut partition = load_partition(0, &small().0, &interner).expect("an image");
+    let mut partition = load_partition(&small().0, &interner).expect("an image");
     let before = partition.digest();
     // Two series change their slots.
     let slots: Vec<u32> = partition.series.iter().map(|(slot, _)| slot).take(2).collect();
@@ -354,7 +353,7 @@ fn a_digest_sees_a_bit_and_no_slots() {
 fn bytes_a_series() {
     let mut bytes = Vec::new();
     let interner = Interner::default();
-    let partition = load_partition(0, &small().0, &interner).expect("an image");
+    let partition = load_partition(&small().0, &interner).expect("an image");
     for (_, series) in partition.series.iter() {
         bytes.clear();
         for signal in partition.signals_of(series) {

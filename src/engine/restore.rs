@@ -60,13 +60,13 @@ impl Image {
         Ok(Image { head, interner: Interner::default(), sources: Sources::default(), partitions })
     }
 
-    /// Reads the image of the partition of this number; many threads may at a time.
+    /// Reads the image of a partition; many threads may at a time.
     ///
     /// # Errors
     /// The bytes are no partition's.
-    pub fn read(&self, number: u16, bytes: &[u8]) -> Result<Partition, Damaged> {
+    pub fn read(&self, bytes: &[u8]) -> Result<Partition, Damaged> {
         let mut from = Reader::new(bytes);
-        let partition = Partition::load(&mut from, number, &self.interner)?;
+        let partition = Partition::load(&mut from, &self.interner)?;
         from.finish()?;
         Ok(partition)
     }

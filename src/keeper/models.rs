@@ -165,7 +165,7 @@ pub fn read(path: &Path) -> Result<Partition, StateError> {
         return Err(damaged("its length or its checksum is wrong".into()));
     }
     let mut from = Reader::new(body);
-    let models = Partition::load(&mut from, 0, &Interner::default());
+    let models = Partition::load(&mut from, &Interner::default());
     models.and_then(|models| from.finish().map(|()| models)).map_err(|error| damaged(error.to_string()))
 }
 
@@ -266,7 +266,7 @@ impl Import<'_> {
             match placed.remove(number) {
                 None => writer.section(SectionKind::Partition, *number, *sequence, bytes)?,
                 Some(series) => {
-                    let read = self.image.read(*number, bytes);
+                    let read = self.image.read(bytes);
                     let partition = read.map_err(|error| damaged(format!("partition {number}: {error}")))?;
                     let bytes = self.merged(partition, series, replace, &mut imported);
                     writer.section(SectionKind::Partition, *number, *sequence, &bytes)?;

@@ -146,7 +146,7 @@ pub fn load(folder: &Folder, summary: &Summary, incarnation: u128) -> Result<Ima
 }
 
 fn decode(image: &Image, section: &Section, path: &Path) -> Result<(u16, Partition), StateError> {
-    match image.read(section.number, &section.bytes) {
+    match image.read(&section.bytes) {
         Ok(partition) if partition.sequence == section.sequence => Ok((section.number, partition)),
         Ok(_) => {
             let what = format!("partition {} and its section are of different sequences", section.number);

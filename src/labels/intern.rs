@@ -1,8 +1,7 @@
-//! Interned label pairs: a pair that thousands of series share is stored once (the names of metrics a few
-//! times, see [`Interner::pair`]), and so is a list of pairs.
+//! Interned label pairs: a pair that thousands of series share is stored once, and so is a list of pairs.
 //!
 //! A [`Pair`] is reference-counted, so reading it takes no lock and forgetting a series frees what
-//! nobody else uses (at the next [`Interner::sweep`]).
+//! nobody else uses (at the next [`Interner::sweep`]). Not so the names of metrics: see [`lasting`].
 
 use super::NAME;
 use arrayvec::ArrayString;
@@ -64,23 +63,24 @@ impl Pair {
     }
 }
 
-/// Pairs in canonical order, without the first.
+/// Pairs in canonical order, without the metric's name where it lasts.
 type Rest = Arc<[Arc<Pair>]>;
 
-/// A canonical label set of interned pairs, cheap to clone. The first pair, nearly always the metric's name,
-/// is apart from the rest, which many metrics of one target share. (Names of labels that begin with a capital
-/// sort before `__name__`: series that have some share no rest.)
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A canonical label set of interned pairs, cheap to clone: one count goes up. The metric's name is apart from
+/// the rest, which many metrics of one target share. (Names of labels that begin with a capital sort before
+/// `__name__`: series that have some have lists of their own.)
+#[derive(Clone, Debug)]
 pub struct Labels {
-    first: Option<Arc<Pair>>,
+    /// The metric's name, where it is the first pair and [`lasting`].
+    first: Option<&'static Pair>,
     rest: Rest,
 }
 
 impl Labels {
     /// Builds a set without an interner. The pairs must be canonical.
     pub fn from_pairs(canonical: &[(&str, &str)]) -> Labels {
-        let mut pairs = canonical.iter().map(|(name, value)| Arc::new(Pair::new(name, value)));
-        Labels { first: pairs.next(), rest: pairs.collect() }
+        let pairs = canonical.iter().map(|(name, value)| Arc::new(Pair::new(name, value)));
+        Labels { first: None, rest: pairs.collect() }
     }
     /// Reads a little of the rest, so that a clone soon after finds it near.
     pub fn near(&self) -> u64 {
@@ -92,11 +92,11 @@ impl Labels {
     }
     /// Whether there are none: no series has such a set.
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.len() == 0
     }
     /// The pairs in canonical order.
-    pub fn pairs(&self) -> impl DoubleEndedIterator<Item = &Arc<Pair>> {
-        self.first.iter().chain(self.rest.iter())
+    pub fn pairs(&self) -> impl DoubleEndedIterator<Item = &Pair> {
+        self.first.into_iter().chain(self.rest.iter().map(|pair| &**pair))
     }
     /// Names and values in canonical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
@@ -112,6 +112,14 @@ impl Labels {
     }
 }
 
+impl PartialEq for Labels {
+    fn eq(&self, other: &Labels) -> bool {
+        self.pairs().eq(other.pairs())
+    }
+}
+
+impl Eq for Labels {}
+
 impl std::fmt::Display for Labels {
     /// As PromQL writes a series: `up{job="node"}`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -126,8 +134,8 @@ impl std::fmt::Display for Labels {
 }
 
 const SHARDS: usize = 64;
-/// Times that the name of a metric is stored.
-const NAMES: usize = 8;
+/// Names of metrics that last, and bytes of one at most: 22 MB, should there ever be so many.
+const LASTING: (usize, usize) = (1 << 16, 256);
 
 /// What one shard holds.
 #[derive(Debug, Default)]
@@ -155,6 +163,27 @@ fn hash(name: &str, value: &str) -> u64 {
 
 fn hash_pair(pair: &Arc<Pair>) -> u64 {
     hash(pair.name(), pair.value())
+}
+
+/// The name of a metric, kept for as long as the process lives: thousands of series and all of their outputs
+/// would count up and down how many use it, from all cores. `None` for those beyond [`LASTING`], which no fleet
+/// has and a broken sender may.
+fn lasting(name: &str, value: &str) -> Option<&'static Pair> {
+    static NAMES: Mutex<HashTable<&'static Pair>> = Mutex::new(HashTable::new());
+    if name != NAME || value.len() > LASTING.1 {
+        return None;
+    }
+    let h = hash(name, value);
+    let mut names = NAMES.lock();
+    if let Some(have) = names.find(h, |have| have.value() == value) {
+        return Some(have);
+    }
+    if names.len() >= LASTING.0 {
+        return None;
+    }
+    let fresh: &'static Pair = Box::leak(Box::new(Pair::new(name, value)));
+    names.insert_unique(h, fresh, |pair| hash(pair.name(), pair.value()));
+    Some(fresh)
 }
 
 /// By where the pairs are: interned ones are there once.
@@ -206,19 +235,18 @@ impl Interner {
         self.shards.iter().map(|held| shard(&held.lock())).sum()
     }
 
-    /// The shared form of a canonical set, for a series of the partition of this number.
-    pub fn intern(&self, canonical: &[(&str, &str)], partition: u16) -> Labels {
-        let pairs: Vec<_> = canonical.iter().map(|(name, value)| self.pair(name, value, partition)).collect();
-        self.share(&pairs)
+    /// The shared form of a canonical set.
+    pub fn intern(&self, canonical: &[(&str, &str)]) -> Labels {
+        let first = canonical.first().and_then(|(name, value)| lasting(name, value));
+        let rest = canonical.iter().skip(usize::from(first.is_some()));
+        let rest: Vec<_> = rest.map(|(name, value)| self.pair(name, value)).collect();
+        Labels { first, rest: self.rest(&rest) }
     }
 
-    /// The shared form of one label, for series of the partition of this number. The names of metrics are
-    /// shared by every eighth partition: thousands of series count up and down how many use a name, and
-    /// partitions are worked on by different cores.
-    pub fn pair(&self, name: &str, value: &str, partition: u16) -> Arc<Pair> {
+    /// The shared form of one label.
+    pub fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
         let h = hash(name, value);
-        let at = if name == NAME { usize::from(partition) % NAMES } else { shard_of(h) };
-        let table = &mut self.shards[at].lock().pairs;
+        let table = &mut self.shards[shard_of(h)].lock().pairs;
         let same = |have: &Arc<Pair>| have.name() == name && have.value() == value;
         if let Some(have) = table.find(h, same) {
             return have.clone();
@@ -230,23 +258,22 @@ impl Interner {
 
     /// A set of pairs of this interner, in canonical order.
     pub fn share(&self, canonical: &[Arc<Pair>]) -> Labels {
-        let (first, rest) = match canonical.split_first() {
-            Some((first, rest)) => (Some(first.clone()), rest),
-            None => (None, canonical),
-        };
+        let first = canonical.first().and_then(|pair| lasting(pair.name(), pair.value()));
+        let rest = canonical.get(usize::from(first.is_some())..).unwrap_or_default();
+        Labels { first, rest: self.rest(rest) }
+    }
+
+    fn rest(&self, rest: &[Arc<Pair>]) -> Rest {
         let h = hash_rest(rest);
         let table = &mut self.shards[shard_of(h)].lock().rests;
         let same =
             |have: &Rest| have.len() == rest.len() && have.iter().zip(rest).all(|(a, b)| Arc::ptr_eq(a, b));
-        let rest = match table.find(h, same) {
-            Some(have) => have.clone(),
-            None => {
-                let fresh = Rest::from(rest);
-                table.insert_unique(h, fresh.clone(), |rest| hash_rest(rest));
-                fresh
-            }
-        };
-        Labels { first, rest }
+        if let Some(have) = table.find(h, same) {
+            return have.clone();
+        }
+        let fresh = Rest::from(rest);
+        table.insert_unique(h, fresh.clone(), |rest| hash_rest(rest));
+        fresh
     }
 
     /// Frees what no series uses any more; returns how many pairs are left.
@@ -282,17 +309,25 @@ mod tests {
     #[test]
     fn pairs_are_shared_and_freed() {
         let interner = Interner::default();
-        let a = interner.intern(&[(NAME, "up"), ("job", "node")], 0);
-        let b = interner.intern(&[(NAME, "down"), ("job", "node")], 1);
-        let c = interner.intern(&[(NAME, "up"), ("job", "node")], 8);
+        let a = interner.intern(&[(NAME, "up"), ("job", "node")]);
+        let b = interner.intern(&[(NAME, "down"), ("job", "node")]);
         assert!(Arc::ptr_eq(&a.rest, &b.rest), "the rest is one");
-        assert!(a.pairs().zip(c.pairs()).all(|(a, c)| Arc::ptr_eq(a, c)));
-        let d = interner.intern(&[(NAME, "up"), ("job", "node")], 1);
-        assert!(a == d && !a.pairs().zip(d.pairs()).all(|(a, d)| Arc::ptr_eq(a, d)), "a name of its own");
+        let c = Interner::default().intern(&[(NAME, "up"), ("job", "node")]);
+        assert_eq!(a, c);
+        assert!(std::ptr::eq(a.first.expect("a name"), c.first.expect("a name")), "names are one");
+        assert_eq!(a, Labels::from_pairs(&[(NAME, "up"), ("job", "node")]));
+        let d = interner.intern(&[("Job", "node"), (NAME, "up")]);
+        assert_eq!((d.first, d.name(), d.len()), (None, "up", 2));
+        let long = "n".repeat(257);
+        let f = interner.intern(&[(NAME, &long)]);
+        assert_eq!((f.first, f.name()), (None, long.as_str()), "it does not last");
+        drop(f);
         drop((c, d));
-        assert_eq!((interner.sweep(), interner.len()), (3, 3));
-        drop(b);
+        assert_eq!((interner.sweep(), interner.len()), (1, 1));
+        let e = interner.intern(&[(NAME, "down"), ("job", "other")]);
         assert_eq!(interner.sweep(), 2);
+        drop((b, e));
+        assert_eq!(interner.sweep(), 1);
         assert_eq!(a.to_string(), "up{job=\"node\"}");
     }
 
@@ -301,19 +336,17 @@ mod tests {
         let interner = Interner::default();
         let bytes = |name, job| {
             let before = interner.bytes();
-            let kept = interner.intern(&[(NAME, name), ("job", job), ("pod", "a")], 0);
+            let kept = interner.intern(&[(NAME, name), ("job", job), ("pod", "a")]);
             (interner.bytes() - before, kept)
         };
         let first = bytes("up", "node");
-        // Each in a shard of its own so far, with a table of four places at the least.
-        const PAIR: usize = 88;
-        let one = bytes("down", "node");
-        assert_eq!(one.0, PAIR, "a name, and the rest is there");
-        let two = bytes("down", "node");
-        assert_eq!((two.0, &two.1), (0, &one.1));
-        let other = bytes("down", "other");
-        assert!(other.0 >= PAIR + 16 + 2 * 8, "a pair and a list");
-        drop((first, one, two, other));
+        let two = bytes("up", "node");
+        assert_eq!((two.0, &two.1), (0, &first.1));
+        // A pair and a list of two; each in a table that may be the first of its shard.
+        let other = bytes("up", "other");
+        let held = 88 + 16 + 2 * 8;
+        assert!((held..held + 2 * 4 * 17 + 1).contains(&other.0), "{}", other.0);
+        drop((first, two, other));
         interner.sweep();
         assert!(interner.is_empty() && interner.shards.iter().all(|shard| shard.lock().rests.is_empty()));
     }

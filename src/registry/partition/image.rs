@@ -202,13 +202,13 @@ impl<'a> Pairs<'a> {
         Pairs { all: Vec::with_capacity(count), places: HashTable::with_capacity(2 * count) }
     }
 
-    fn place(&mut self, pair: &'a Arc<Pair>) -> u32 {
+    fn place(&mut self, pair: &'a Pair) -> u32 {
         // The high half of a product has bits of all of the address (Knuth, multiplicative hashing).
         let hash = |at: usize| {
             let product = (at as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             product ^ product >> 32
         };
-        let (at, next) = (Arc::as_ptr(pair).addr(), self.all.len() as u32);
+        let (at, next) = (std::ptr::from_ref(pair).addr(), self.all.len() as u32);
         if let Some((_, place)) = self.places.find(hash(at), |have| have.0 == at) {
             return *place;
         }
@@ -277,18 +277,18 @@ impl Partition {
         to.append(&mut body);
     }
 
-    /// Reads the image of the partition of this number; its labels are shared through `interner`.
+    /// Reads a partition's image; its labels are shared through `interner`.
     ///
     /// # Errors
     /// It is damaged, or of another format.
-    pub fn load(from: &mut Reader<'_>, number: u16, interner: &Interner) -> Result<Partition, Damaged> {
+    pub fn load(from: &mut Reader<'_>, interner: &Interner) -> Result<Partition, Damaged> {
         load_format(from)?;
         let mut partition = Partition { sequence: Stored::load(from)?, ..Partition::default() };
         let length = u64::load(from)?;
         let mut series = from.later(usize::try_from(length).unwrap_or(usize::MAX))?;
         let mut pairs = Vec::new();
         for _ in 0..from.count()? {
-            pairs.push(interner.pair(load_text(from)?, load_text(from)?, number));
+            pairs.push(interner.pair(load_text(from)?, load_text(from)?));
         }
         for _ in 0..series.count()? {
             partition.load_series(&pairs, interner, &mut series)?;
