@@ -25,14 +25,7 @@ const BATCH: usize = 8;
 
 fn series() -> Vec<Labels> {
     let interner = Interner::default();
-    let mut order: Vec<usize> = (0..SERIES).collect();
-    let mut state = 1u64;
-    for at in (1..order.len()).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        order.swap(at, (state >> 33) as usize % (at + 1));
-    }
-    order
-        .into_iter()
+    let mut all: Vec<Labels> = (0..SERIES)
         .map(|i| {
             let (pod, metric) = (i / 40, i % 40);
             let name = format!("container_resource_usage_{metric:02}_bytes");
@@ -59,7 +52,13 @@ fn series() -> Vec<Labels> {
             labels.sort_unstable();
             interner.intern(&labels)
         })
-        .collect()
+        .collect();
+    let mut state = 1u64;
+    for at in (1..all.len()).rev() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        all.swap(at, (state >> 33) as usize % (at + 1));
+    }
+    all
 }
 
 fn rules() -> Arc<RuleSet> {

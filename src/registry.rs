@@ -10,7 +10,7 @@ pub mod slab;
 pub mod summary;
 
 pub use alias::{Alias, AliasCache, Known, Mark};
-pub use partition::{Alone, FORMAT, Partition, Previous, Series, Signal};
+pub use partition::{Alone, Emitted, FORMAT, Partition, Previous, Series, Signal};
 pub use slab::Slab;
 pub use summary::{Frozen, Open, Summary};
 

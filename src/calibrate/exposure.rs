@@ -68,8 +68,11 @@ impl Exposure {
 
     /// Counts a sample.
     pub fn take(&mut self, at: Millis) -> Moment {
-        let born = Some(self.born).filter(|born| *born != Millis::MIN).unwrap_or(at);
-        self.born = born;
+        let mut born = self.born;
+        if born == Millis::MIN {
+            born = at;
+            self.born = at;
+        }
         let now = (at.since(born) / 1000).clamp(0, i64::from(u32::MAX)) as u32;
         let mut moment = Moment { now, born, samples: self.samples, halve: None };
         self.samples += 1.0;

@@ -111,9 +111,9 @@ mod tests {
         assert_eq!(held, 40 * (size_of::<Model>() + model.heap_bytes()) as u64);
         assert_eq!(memory.windows, 40 * 128);
         assert!(memory.signals >= 40 * (size_of::<Signal>() - size_of::<Model>()) as u64);
-        // A list a pod of one or two pairs, and those of the pods.
+        // A list a pod of two pairs, and 1 + 10 pairs of them all.
         assert!(
-            memory.labels >= empty.labels + 10 * 24 + 10 * 88
+            memory.labels >= empty.labels + 10 * 32 + 11 * 88
                 && memory.series >= 40 * size_of::<Series>() as u64
         );
         assert!(memory.index > 0 && memory.aliases > empty.aliases);

@@ -294,9 +294,8 @@ impl Identifier {
     }
 
     /// The shared labels of a series that is not there yet, or whose alias outlived it.
-    pub fn labels(&self, batch: &Batch, head: &Head, body: &[u8], rules: &RuleSet) -> Option<Labels> {
-        let identity = identity(batch, head.at as usize, body, rules)?;
-        Some(self.interner.intern(&identity))
+    pub fn labels(&self, batch: &Batch, at: usize, body: &[u8], rules: &RuleSet) -> Option<Labels> {
+        Some(self.interner.intern(&identity(batch, at, body, rules)?))
     }
 
     fn source(&self, labels: &[(&str, &str)], identity: &Identity) -> (u16, u16) {

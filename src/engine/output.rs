@@ -4,7 +4,6 @@
 use crate::detect::{Band, Detector, Kind, Verdict};
 use crate::labels::Labels;
 use crate::registry::Signal;
-use crate::registry::partition::Emitted;
 use crate::rules::{As, OutputNames, Rule, RuleSet};
 use crate::time::Millis;
 use std::sync::Arc;
@@ -102,7 +101,7 @@ impl Output {
         at: Millis,
         want_all: bool,
     ) -> Option<Output> {
-        let emit = std::mem::replace(&mut signal.emitted, Emitted::NOTHING).get().is_some();
+        let emit = std::mem::take(&mut signal.emitted).get().is_some();
         let scored = std::mem::take(&mut signal.scored);
         (scored && (emit || want_all)).then(|| Output {
             labels: labels.clone(),

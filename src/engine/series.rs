@@ -5,8 +5,8 @@ use super::cardinality::Bound;
 use super::identify::Head;
 use super::signal::reads_histograms;
 use crate::detect::Model;
-use crate::registry::partition::{Emitted, NONE, UNCOUNTED};
-use crate::registry::{Alias, Known, Partition, Previous, Series, Signal};
+use crate::registry::partition::{NONE, UNCOUNTED};
+use crate::registry::{Alias, Emitted, Known, Partition, Previous, Series, Signal};
 use crate::rules::{As, Rule, RuleSet};
 use crate::time::Millis;
 use crate::wire::MetricKind;
@@ -25,7 +25,7 @@ impl Work<'_> {
         let slot = match partition.find(id) {
             Some(slot) => slot,
             None => {
-                let labels = self.identifier.labels(batch, head, self.bytes, rules)?;
+                let labels = self.identifier.labels(batch, head.at as usize, self.bytes, rules)?;
                 let chosen = select(rules, &labels);
                 let rule = chosen.and_then(|at| rules.rules.get(usize::from(at))).map(|rule| &**rule);
                 if self.kept.fetch_add(1, Relaxed) >= rules.limits.max_series {
@@ -136,7 +136,7 @@ impl Work<'_> {
                     scored: false,
                     previous: Previous::Nothing,
                     last: (f64::NAN, f64::NAN),
-                    emitted: Emitted::NOTHING,
+                    emitted: Emitted::default(),
                     model: Model::new(&rule.params),
                 },
                 (None, None) => continue,

@@ -108,10 +108,14 @@ pub struct Emitted {
     at: Millis,
 }
 
-impl Emitted {
-    /// None was.
-    pub const NOTHING: Emitted = Emitted { score: f32::NAN, at: Millis::MIN };
+/// None was.
+impl Default for Emitted {
+    fn default() -> Self {
+        Emitted { score: f32::NAN, at: Millis::MIN }
+    }
+}
 
+impl Emitted {
     /// One was, with this score and time.
     pub fn new(score: f32, at: Millis) -> Emitted {
         Emitted { score, at }

@@ -104,10 +104,16 @@ impl Stored for Watch {
     }
 }
 
-fn load_emitted(from: &mut Reader<'_>) -> Result<Emitted, Damaged> {
-    let Some((score, at)) = <Option<(f32, Millis)>>::load(from)? else { return Ok(Emitted::NOTHING) };
-    from.check(!score.is_nan(), "an output that was no number")?;
-    Ok(Emitted::new(score, at))
+impl Stored for Emitted {
+    fn store(&self, to: &mut Vec<u8>) {
+        self.get().store(to);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let Some((score, at)) = <Option<(f32, Millis)>>::load(from)? else { return Ok(Emitted::default()) };
+        from.check(!score.is_nan(), "an output that was no number")?;
+        Ok(Emitted::new(score, at))
+    }
 }
 
 /// Without its place in the list, which the order of the signals gives it.
@@ -119,7 +125,7 @@ impl Stored for Signal {
         scored.store(to);
         previous.store(to);
         last.store(to);
-        emitted.get().store(to);
+        emitted.store(to);
         model.store(to);
     }
 
@@ -131,7 +137,7 @@ impl Stored for Signal {
             scored: Stored::load(from)?,
             previous: Stored::load(from)?,
             last: Stored::load(from)?,
-            emitted: load_emitted(from)?,
+            emitted: Stored::load(from)?,
             model: Stored::load(from)?,
         })
     }
