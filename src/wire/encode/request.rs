@@ -14,20 +14,31 @@ const SLOTS: usize = 8192;
 /// Slots of the table of names.
 const NAMES: usize = 512;
 
-/// A label of the request being built.
+/// A label of the request being built. Two words, which functions return in registers: three parts would go
+/// through memory, and be read there before they are all written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Term {
-    name: u32,
-    /// Bytes of the label.
-    len: u32,
+    /// What [`Term::name`] tells, and below it 32 bits of [`Term::len`].
+    head: u64,
     /// 2.0: the bytes themselves, two references of at most four each. 1.0: where they are in the store.
     code: u64,
 }
 
 impl Term {
+    fn new(name: u32, len: u32, code: u64) -> Term {
+        Term { head: u64::from(name) << 32 | u64::from(len), code }
+    }
+
     /// A small number that stands for the label's name as long as the request is built.
+    #[inline]
     pub fn name(self) -> usize {
-        self.name as usize
+        (self.head >> 32) as usize
+    }
+
+    /// Bytes of the label.
+    #[inline]
+    fn len(self) -> usize {
+        self.head as u32 as usize
     }
 }
 
@@ -96,7 +107,7 @@ impl Encoder {
             let store = &mut self.shared.store;
             let start = store.len();
             bytes_field(store, 1, &self.inner);
-            return Term { name: reference, len: (store.len() - start) as u32, code: start as u64 };
+            return Term::new(reference, (store.len() - start) as u32, start as u64);
         }
         // A request has far less than 2^28 symbols: with their texts they would be beyond any limit.
         let (mut code, mut bits) = (0u64, 0);
@@ -109,7 +120,7 @@ impl Encoder {
             code |= u64::from(reference) << bits;
             bits += 8;
         }
-        Term { name: reference, len: bits / 8, code }
+        Term::new(reference, bits / 8, code)
     }
 
     /// The reference of a label's name: names are few, and come again from ever other places.
@@ -132,7 +143,7 @@ impl Encoder {
 /// Adds the bytes of a term.
 #[inline]
 fn append(version: Version, store: &[u8], out: &mut Vec<u8>, term: Term) {
-    let len = term.len as usize;
+    let len = term.len();
     match version {
         Version::V1 => {
             let start = term.code as usize;
@@ -229,7 +240,7 @@ impl<'l> Request<'_, 'l> {
         let len = block.len();
         let name_at = (*name_at).min(len);
         let extra_at = (*extra_at).clamp(name_at, len);
-        let labels_len = len + name.len as usize + extra.map_or(0, |term| term.len as usize);
+        let labels_len = len + name.len() + extra.map_or(0, Term::len);
         let mut point = [0u8; 20];
         let point_len = point_message(&mut point, sample);
         let (field, head, tail): (u32, usize, &[u8]) = match version {
