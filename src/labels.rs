@@ -6,9 +6,11 @@
 
 mod intern;
 mod matcher;
+mod pair;
 
-pub use intern::{Interner, Labels, Pair};
+pub use intern::{Interner, Known, Labels};
 pub use matcher::{MatchOp, Matcher, Selector};
+pub use pair::Pair;
 
 /// The label that holds a metric's name.
 pub const NAME: &str = "__name__";

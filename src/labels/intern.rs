@@ -3,65 +3,11 @@
 //! A [`Pair`] is reference-counted, so reading it takes no lock and forgetting a series frees what
 //! nobody else uses (at the next [`Interner::sweep`]). Not so the names of metrics: see [`lasting`].
 
-use super::NAME;
-use arrayvec::ArrayString;
+use super::{NAME, Pair};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
+use std::hint::black_box;
 use std::sync::Arc;
-
-/// Bytes of a name and its value that are kept where their lengths are: a pair is then 88 bytes with its counts,
-/// which an allocator makes 96.
-const SHORT: usize = 52;
-
-/// Most labels are short. Those that are not wait for memory twice when they are read.
-#[derive(Debug, PartialEq, Eq)]
-enum Text {
-    Short(ArrayString<SHORT>),
-    Long(Box<str>),
-}
-
-/// One label: a name and its value.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Pair {
-    split: u32,
-    text: Text,
-}
-
-impl Pair {
-    /// A pair outside any interner (tests, fixed labels).
-    pub fn new(name: &str, value: &str) -> Pair {
-        let mut short = ArrayString::new();
-        let text = match short.try_push_str(name).and_then(|()| short.try_push_str(value)) {
-            Ok(()) => Text::Short(short),
-            Err(_) => Text::Long([name, value].concat().into()),
-        };
-        Pair { split: name.len() as u32, text }
-    }
-    #[inline]
-    fn text(&self) -> &str {
-        match &self.text {
-            Text::Short(text) => text,
-            Text::Long(text) => text,
-        }
-    }
-    /// The label's name.
-    #[inline]
-    pub fn name(&self) -> &str {
-        &self.text()[..self.split as usize]
-    }
-    /// The label's value.
-    #[inline]
-    pub fn value(&self) -> &str {
-        &self.text()[self.split as usize..]
-    }
-    /// Bytes on the heap beside the pair's own.
-    fn heap_bytes(&self) -> usize {
-        match &self.text {
-            Text::Short(_) => 0,
-            Text::Long(text) => text.len(),
-        }
-    }
-}
 
 /// Pairs in canonical order, without the metric's name where it lasts.
 type Rest = Arc<[Arc<Pair>]>;
@@ -133,7 +79,16 @@ impl std::fmt::Display for Labels {
     }
 }
 
+/// An interned pair of a table of pairs that sets are made of.
+#[derive(Debug)]
+pub struct Known {
+    pair: Arc<Pair>,
+    lasting: Option<&'static Pair>,
+}
+
 const SHARDS: usize = 64;
+/// Pairs asked for together.
+const TOGETHER: usize = 16;
 /// Names of metrics that last, and bytes of one at most: 22 MB, should there ever be so many.
 const LASTING: (usize, usize) = (1 << 16, 256);
 
@@ -142,6 +97,22 @@ const LASTING: (usize, usize) = (1 << 16, 256);
 struct Shard {
     pairs: HashTable<Arc<Pair>>,
     rests: HashTable<Rest>,
+}
+
+impl Shard {
+    fn has(&self, hash: u64, name: &str, value: &str) -> bool {
+        self.pairs.find(hash, |have| have.name() == name && have.value() == value).is_some()
+    }
+
+    fn pair(&mut self, hash: u64, name: &str, value: &str) -> Arc<Pair> {
+        let same = |have: &Arc<Pair>| have.name() == name && have.value() == value;
+        if let Some(have) = self.pairs.find(hash, same) {
+            return have.clone();
+        }
+        let fresh = Arc::new(Pair::new(name, value));
+        self.pairs.insert_unique(hash, fresh.clone(), hash_pair);
+        fresh
+    }
 }
 
 /// The table of shared pairs and of what sets have in common, sharded so that threads rarely meet.
@@ -187,7 +158,7 @@ fn lasting(name: &str, value: &str) -> Option<&'static Pair> {
 }
 
 /// By where the pairs are: interned ones are there once.
-fn hash_rest(pairs: &[Arc<Pair>]) -> u64 {
+fn hash_rest<'a>(pairs: impl ExactSizeIterator<Item = &'a Arc<Pair>>) -> u64 {
     let mut hash = pairs.len() as u64;
     for pair in pairs {
         hash = (hash ^ Arc::as_ptr(pair).addr() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -240,46 +211,68 @@ impl Interner {
         let first = canonical.first().and_then(|(name, value)| lasting(name, value));
         let rest = canonical.iter().skip(usize::from(first.is_some()));
         let rest: Vec<_> = rest.map(|(name, value)| self.pair(name, value)).collect();
-        Labels { first, rest: self.rest(&rest) }
+        Labels { first, rest: self.rest(rest.iter()) }
     }
 
     /// The shared form of one label.
     pub fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
         let h = hash(name, value);
-        let table = &mut self.shards[shard_of(h)].lock().pairs;
-        let same = |have: &Arc<Pair>| have.name() == name && have.value() == value;
-        if let Some(have) = table.find(h, same) {
-            return have.clone();
+        self.shards[shard_of(h)].lock().pair(h, name, value)
+    }
+
+    /// The shared forms of many labels, in their order: a shard is locked once for all that it has of them, and
+    /// what is read of some at a time does not wait for each other.
+    pub fn pairs(&self, labels: &[(&str, &str)]) -> Vec<Known> {
+        let hashed =
+            labels.iter().enumerate().map(|(at, (name, value))| (hash(name, value), at, *name, *value));
+        let mut sorted: Vec<_> = hashed.collect();
+        sorted.sort_unstable_by_key(|(h, ..)| shard_of(*h));
+        let mut found: Vec<Option<Known>> = Vec::new();
+        found.resize_with(labels.len(), || None);
+        for of_one in sorted.chunk_by(|a, b| shard_of(a.0) == shard_of(b.0)) {
+            let Some((h, ..)) = of_one.first() else { continue };
+            let mut shard = self.shards[shard_of(*h)].lock();
+            for some in of_one.chunks(TOGETHER) {
+                // What counts is that it is read: counting who uses a pair waits for all reads before it.
+                let near = some.iter().filter(|(h, _, name, value)| shard.has(*h, name, value));
+                black_box(near.count());
+                for (h, at, name, value) in some {
+                    let pair = shard.pair(*h, name, value);
+                    if let Some(place) = found.get_mut(*at) {
+                        *place = Some(Known { pair, lasting: lasting(name, value) });
+                    }
+                }
+            }
         }
-        let fresh = Arc::new(Pair::new(name, value));
-        table.insert_unique(h, fresh.clone(), hash_pair);
-        fresh
+        // Each has been found or made.
+        found.into_iter().flatten().collect()
     }
 
     /// A set of pairs of this interner, in canonical order.
-    pub fn share(&self, canonical: &[Arc<Pair>]) -> Labels {
-        let first = canonical.first().and_then(|pair| lasting(pair.name(), pair.value()));
-        let rest = canonical.get(usize::from(first.is_some())..).unwrap_or_default();
-        Labels { first, rest: self.rest(rest) }
+    pub fn share(&self, canonical: &[&Known]) -> Labels {
+        let first = canonical.first().and_then(|known| known.lasting);
+        let rest = canonical.iter().skip(usize::from(first.is_some()));
+        Labels { first, rest: self.rest(rest.map(|known| &known.pair)) }
     }
 
-    fn rest(&self, rest: &[Arc<Pair>]) -> Rest {
-        let h = hash_rest(rest);
+    fn rest<'a>(&self, rest: impl ExactSizeIterator<Item = &'a Arc<Pair>> + Clone) -> Rest {
+        let h = hash_rest(rest.clone());
         let table = &mut self.shards[shard_of(h)].lock().rests;
-        let same =
-            |have: &Rest| have.len() == rest.len() && have.iter().zip(rest).all(|(a, b)| Arc::ptr_eq(a, b));
+        let same = |have: &Rest| {
+            have.len() == rest.len() && have.iter().zip(rest.clone()).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
         if let Some(have) = table.find(h, same) {
             return have.clone();
         }
-        let fresh = Rest::from(rest);
-        table.insert_unique(h, fresh.clone(), |rest| hash_rest(rest));
+        let fresh: Rest = rest.cloned().collect();
+        table.insert_unique(h, fresh.clone(), |rest| hash_rest(rest.iter()));
         fresh
     }
 
     /// Frees what no series uses any more; returns how many pairs are left.
     pub fn sweep(&self) -> usize {
         for shard in &self.shards {
-            sweep(&mut shard.lock().rests, |rest| hash_rest(rest));
+            sweep(&mut shard.lock().rests, |rest| hash_rest(rest.iter()));
         }
         let left = |shard: &Mutex<Shard>| {
             let pairs = &mut shard.lock().pairs;
@@ -293,18 +286,6 @@ impl Interner {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pairs_of_any_length_are_what_was_put_in() {
-        assert_eq!(size_of::<Pair>(), 72);
-        for length in [0, 1, 48, 49, 50, 51, 4096] {
-            let value = "ä".repeat(length / 2) + if length % 2 == 1 { "x" } else { "" };
-            let pair = Pair::new("pod", &value);
-            assert_eq!((pair.name(), pair.value()), ("pod", value.as_str()));
-            assert_eq!(pair.heap_bytes(), if length > 49 { length + 3 } else { 0 });
-            assert!(pair == Pair::new("pod", &value) && pair != Pair::new("po", &format!("d{value}")));
-        }
-    }
 
     #[test]
     fn pairs_are_shared_and_freed() {
@@ -329,6 +310,23 @@ mod tests {
         drop((b, e));
         assert_eq!(interner.sweep(), 1);
         assert_eq!(a.to_string(), "up{job=\"node\"}");
+    }
+
+    #[test]
+    fn many_pairs_are_found_as_one_is() {
+        let interner = Interner::default();
+        let held = interner.pair("pod", "7");
+        let values: Vec<String> = (0..500).map(|n| (n % 300).to_string()).collect();
+        let mut labels: Vec<(&str, &str)> = values.iter().map(|value| ("pod", value.as_str())).collect();
+        labels.push((NAME, "up"));
+        let known = interner.pairs(&labels);
+        let texts: Vec<_> = known.iter().map(|known| (known.pair.name(), known.pair.value())).collect();
+        assert_eq!((texts, interner.len()), (labels, 301));
+        assert!(Arc::ptr_eq(&known[7].pair, &held) && Arc::ptr_eq(&known[307].pair, &held));
+        let set = interner.share(&[&known[500], &known[307]]);
+        let same = interner.intern(&[(NAME, "up"), ("pod", "7")]);
+        assert!(set == same && Arc::ptr_eq(&set.rest, &same.rest));
+        assert!(std::ptr::eq(set.first.expect("a name"), same.first.expect("a name")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
 use crate::codec::{Damaged, Reader, Stored, load_text, store_count, store_text, stored};
 use crate::detect::cohort::{Cohorts, Donors, EPOCHS};
 use crate::detect::isolation::Points;
-use crate::labels::{Interner, Labels, Pair, series_id};
+use crate::labels::{Interner, Known, Labels, Pair, series_id};
 use crate::registry::summary::{Open, Summary};
 use crate::time::Millis;
 use hashbrown::HashTable;
@@ -294,8 +294,9 @@ impl Partition {
         let mut series = from.later(usize::try_from(length).unwrap_or(usize::MAX))?;
         let mut pairs = Vec::new();
         for _ in 0..from.count()? {
-            pairs.push(interner.pair(load_text(from)?, load_text(from)?));
+            pairs.push((load_text(from)?, load_text(from)?));
         }
+        let pairs = interner.pairs(&pairs);
         for _ in 0..series.count()? {
             partition.load_series(&pairs, interner, &mut series)?;
         }
@@ -307,7 +308,7 @@ impl Partition {
 
     fn load_series(
         &mut self,
-        pairs: &[Arc<Pair>],
+        pairs: &[Known],
         interner: &Interner,
         from: &mut Reader<'_>,
     ) -> Result<(), Damaged> {
@@ -315,7 +316,7 @@ impl Partition {
         let mut labels = Vec::new();
         for _ in 0..count {
             let place = usize::try_from(from.number()?).ok().and_then(|place| pairs.get(place));
-            labels.push(place.ok_or_else(|| from.damaged("a label that is not in the table"))?.clone());
+            labels.push(place.ok_or_else(|| from.damaged("a label that is not in the table"))?);
         }
         let series = Series::load(interner.share(&labels), from)?;
         from.check(self.find(series.id).is_none(), "a series twice")?;
