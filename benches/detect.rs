@@ -1,8 +1,10 @@
-//! Detection: one sample by each detector alone and by the default set, the band, and the model's binary form.
+//! Detection: one sample by each detector alone and by the default set, calibration alone, the band, and the
+//! model's binary form.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use oddity::calibrate::{Exposure, Ledger, PEAKS, Prior};
 use oddity::codec::{Stored, image, restored};
 use oddity::detect::{Detector, DetectorSet, Model, ModelParams, ReadOut};
 use oddity::time::Millis;
@@ -57,6 +59,20 @@ fn detect(c: &mut Criterion) {
         println!("{name}: {} + {} bytes", size_of::<Model>(), run.model.heap_bytes());
         group.bench_function(name, |b| b.iter(|| black_box(run.step(&values))));
     }
+    // A ledger as of ten days: what it says of a sample's evidence, and what it learns of it.
+    let (mut exposure, mut ledger, mut count) = (Exposure::default(), Ledger::default(), 0);
+    let mut calibrate = || {
+        count += 1;
+        let evidence = (values[count % values.len()] - 100.0).abs();
+        let nats = ledger.nats(exposure.depth(), evidence, Prior { peaks: 10.0, scale: 1.0 });
+        let moment = exposure.take(Millis(count as i64 * INTERVAL));
+        ledger.learn(&moment, evidence, 12.0, PEAKS / 2);
+        nats
+    };
+    for _ in 0..57_600 {
+        calibrate();
+    }
+    group.bench_function("calibrate", |b| b.iter(|| black_box(calibrate())));
     // Too many for the caches.
     let mut runs: Vec<Run> = (0..50_000).map(|_| Run::new(DetectorSet::DEFAULT, &values, 120)).collect();
     let mut next = 0;

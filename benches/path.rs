@@ -7,6 +7,7 @@
 
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use oddity::engine::Engine;
+use oddity::labels::{LabelLimits, canonicalise, series_id};
 use oddity::record::{Body, Record};
 use oddity::registry::{Alias, AliasCache, Known};
 use oddity::rules::RuleSet;
@@ -115,6 +116,28 @@ fn steps(c: &mut Criterion) {
                         v2::Request::decode(bodies[next].as_slice()).expect("decodes").timeseries.len()
                     }
                 }
+            });
+        });
+        let batches: Vec<Batch> = bodies
+            .iter()
+            .map(|body| {
+                let mut batch = Batch::default();
+                decode(version, body, &limits, &mut batch).expect("decodes");
+                batch
+            })
+            .collect();
+        let mut read = Vec::new();
+        group.bench_function("first sight: labels in order and id", |b| {
+            b.iter(|| {
+                next = (next + 1) % bodies.len();
+                let (batch, body) = (&batches[next], &bodies[next]);
+                let mut all = 0;
+                for series in &batch.series {
+                    batch.read_labels(series, body, &mut read).expect("UTF-8");
+                    canonicalise(&mut read, LabelLimits::default()).expect("valid");
+                    all ^= series_id(&read).0;
+                }
+                all
             });
         });
         let cache = AliasCache::new(4_000_000);

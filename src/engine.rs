@@ -20,6 +20,7 @@ mod lanes;
 pub mod output;
 pub mod own;
 pub mod pulse;
+mod replay;
 mod restore;
 mod series;
 pub mod signal;
@@ -33,7 +34,8 @@ mod tests;
 pub use crate::registry::partition::FORMAT;
 pub use account::Account;
 pub use output::{Detail, Output, OutputBatch, OutputSink, OutputValue};
-pub use restore::{Image, Replay, check_models};
+pub use replay::Replay;
+pub use restore::{Image, check_models};
 pub use status::{EngineStats, SignalStatus, Standing};
 
 use crate::labels::Interner;
@@ -229,10 +231,11 @@ impl Engine {
         !self.journal.get().is_some_and(|journal| journal.refuses())
     }
 
-    /// Time that applying all records so far would take, were it done again: decoding is done by one
-    /// thread then, and the lanes work side by side. By the CPU time that it has taken.
+    /// Time that applying all records so far would take, were it done again: threads share the decoding then,
+    /// and lanes work beside them on the same cores. By the CPU time that it has taken.
     pub fn worked(&self) -> Duration {
-        Duration::from_nanos(self.preparing.load(Ordering::Relaxed).max(self.lanes.busy()))
+        let decoding = self.preparing.load(Ordering::Relaxed) / replay::threads() as u64;
+        Duration::from_nanos(decoding + self.lanes.busy())
     }
 
     /// The same for what images of partitions have cost: [`Engine::worked`] does not count it.
@@ -302,32 +305,50 @@ impl Engine {
     }
 
     fn body(&self, body: &Body, place: Place) -> Result<Pending, WireError> {
-        let mut started = effort::so_far();
+        let work = self.identify(body)?;
+        self.submit(body, work, place)
+    }
+
+    /// Decodes a body and identifies its series under the rules in force.
+    fn identify(&self, body: &Body) -> Result<Prepared, WireError> {
         let mut work = self.spare.lock().pop().unwrap_or_default();
         work.batch.seed = self.seed;
-        let mut context = self.order.lock().context.clone();
-        let step = loop {
-            let identifier = &self.shared.identifier;
-            if let Err(error) =
-                identifier.prepare(&mut work, body.version, &body.bytes, context.generation, &context.rules)
-            {
+        let context = self.order.lock().context.clone();
+        self.prepare(work, body, &context)
+    }
+
+    fn prepare(&self, mut work: Prepared, body: &Body, context: &Context) -> Result<Prepared, WireError> {
+        let started = effort::so_far();
+        let Context { generation, rules, .. } = context;
+        let identifier = &self.shared.identifier;
+        let prepared = identifier.prepare(&mut work, body.version, &body.bytes, *generation, rules);
+        let took = effort::so_far().saturating_sub(started);
+        self.preparing.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        match prepared {
+            Ok(()) => Ok(work),
+            Err(error) => {
                 self.keep(work);
-                return Err(error);
+                Err(error)
             }
-            let now = effort::so_far();
-            self.preparing.fetch_add(now.saturating_sub(started).as_nanos() as u64, Ordering::Relaxed);
-            started = now;
+        }
+    }
+
+    /// Gives an identified body its place, and its samples to the lanes.
+    fn submit(&self, body: &Body, mut work: Prepared, place: Place) -> Result<Pending, WireError> {
+        let step = loop {
             let mut order = self.order.lock();
             if order.context.generation != work.generation {
                 // Rules changed meanwhile: what the body's series are must be asked again.
-                context = order.context.clone();
+                let context = order.context.clone();
+                drop(order);
+                work = self.prepare(work, body, &context)?;
                 continue;
             }
             if let Place::At(sequence) = place {
                 // Epochs were closed by a record of their own, unless it was lost.
                 order.sequence = sequence.saturating_sub(2);
             }
-            let latest = body.received.plus(context.rules.limits.max_ahead.0);
+            let latest = body.received.plus(order.context.rules.limits.max_ahead.0);
             if let Some(newest) = work.newest.iter().map(|(_, newest)| *newest).max() {
                 self.event_time(&mut order, newest.min(latest));
             }

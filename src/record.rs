@@ -5,7 +5,7 @@
 
 mod entry;
 
-pub use entry::{Entry, Logged, Unreadable};
+pub use entry::{Entry, Kept, Logged, Unreadable};
 
 use crate::rules::RuleSet;
 use crate::time::Millis;

@@ -1,7 +1,7 @@
 //! Files of the state folder: records and segments of the log, parts of a checkpoint.
 
 use oddity::engine::{Engine, Image};
-use oddity::record::{Body, Logged, Record};
+use oddity::record::{Body, Kept, Logged, Record};
 use oddity::rules::RuleSet;
 use oddity::state::{CheckpointReader, replay};
 use oddity::time::Millis;
@@ -133,13 +133,12 @@ pub fn log(data: &[u8]) {
     assert_eq!(segment(folder.path()), (first, last));
 }
 
-/// Sequences of the records that are read, and the last one.
-fn segment(folder: &Path) -> (Vec<u64>, u64) {
-    let mut found = Vec::new();
-    let read = replay(folder, INCARNATION, 0, LIMIT, |sequence, _| {
-        assert!(found.last().is_none_or(|last| *last < sequence), "records in order");
-        found.push(sequence);
-        Ok(())
+/// Sequences of the records that are found, each with whether it can be read, and the last one.
+fn segment(folder: &Path) -> (Vec<(u64, bool)>, u64) {
+    let mut found: Vec<(u64, bool)> = Vec::new();
+    let read = replay(folder, INCARNATION, 0, |Kept { sequence, kind, payload }| {
+        assert!(found.last().is_none_or(|(last, _)| *last < sequence), "records in order");
+        found.push((sequence, Logged::read(kind, payload, LIMIT).is_ok()));
     });
     (found, read.map_or(0, |replayed| replayed.last))
 }

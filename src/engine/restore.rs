@@ -8,22 +8,17 @@ use super::cardinality::Cardinality;
 use super::context::{Context, load_models, store_models};
 use super::epochs::{self, Closing};
 use super::identify::{Identifier, Sources};
-use super::lanes::{Lanes, Pending};
+use super::lanes::Lanes;
 use super::pulse::Pulses;
-use super::{Engine, Order, OutputSink, Place, Shared};
+use super::{Engine, Order, OutputSink, Shared};
 use crate::codec::{Damaged, Reader, Stored, image, restored, store_text};
 use crate::labels::Interner;
-use crate::record::Logged;
 use crate::registry::{AliasCache, Frozen, PARTITIONS, Partition, partitions};
 use crate::rules::RuleSet;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock};
-
-/// Steps that a replay lets wait for the lanes: enough to keep them busy.
-const WAITING: usize = 8;
 
 /// An engine, being put together again.
 pub struct Image {
@@ -213,65 +208,12 @@ impl Engine {
     pub fn sequence(&self) -> u64 {
         self.order.lock().sequence
     }
-
-    /// Begins to apply records that have been applied before.
-    pub fn replay(&self) -> Replay<'_> {
-        Replay { engine: self, waiting: VecDeque::new() }
-    }
-}
-
-/// Applies records again, each at the place that it had. Does not wait for each: the lanes work on one
-/// body while the next is decoded.
-pub struct Replay<'a> {
-    engine: &'a Engine,
-    waiting: VecDeque<Pending>,
-}
-
-impl Replay<'_> {
-    /// Applies a record.
-    ///
-    /// # Errors
-    /// What was kept cannot be applied; the reason, for people.
-    pub fn apply(&mut self, sequence: u64, logged: Logged) -> Result<(), String> {
-        let place = Place::At(sequence);
-        let pending = match logged {
-            Logged::Record(crate::record::Record::Body(body)) => {
-                Some(self.engine.body(&body, place).map_err(|error| error.to_string())?)
-            }
-            Logged::Record(record) => self.engine.other(record, place).1,
-            Logged::Published { through, models } => {
-                self.engine.published(sequence, through, &models).map_err(|error| error.to_string())?;
-                None
-            }
-        };
-        self.waiting.extend(pending);
-        if self.waiting.len() > WAITING {
-            self.settle(WAITING / 2);
-        }
-        Ok(())
-    }
-
-    fn settle(&mut self, left: usize) {
-        while self.waiting.len() > left {
-            let Some(pending) = self.waiting.pop_front() else { break };
-            if let Some((_, _, work)) = pending.wait() {
-                self.engine.keep(work);
-            }
-        }
-    }
-}
-
-impl Drop for Replay<'_> {
-    /// Waits until all is applied.
-    fn drop(&mut self) {
-        self.settle(0);
-    }
 }
 
 impl Engine {
     /// Epochs were closed here, and these models made of them: partitions that have not gone beyond it
     /// forget what they were told, since it is in the models.
-    fn published(&self, sequence: u64, through: i64, models: &[u8]) -> Result<(), Damaged> {
+    pub(super) fn published(&self, sequence: u64, through: i64, models: &[u8]) -> Result<(), Damaged> {
         let mut from = Reader::new(models);
         let frozen = load_models(&mut from)?;
         from.finish()?;

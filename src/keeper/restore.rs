@@ -68,19 +68,15 @@ pub fn restore(
         None => Engine::new(rules.clone(), lanes, sinks),
     };
     let after = found.checkpoint.unwrap_or(0);
-    let mut again = engine.replay();
-    let replayed = replay(&folder.log_folder(), incarnation, after, body_bytes, |sequence, logged| {
-        again.apply(sequence, logged)
-    })?;
-    drop(again);
-    for what in &replayed.trouble {
-        tracing::warn!("{what}");
-    }
+    let mut again = engine.replay(body_bytes);
+    let read = replay(&folder.log_folder(), incarnation, after, |kept| again.take(kept))?;
+    let passed_over = again.finish();
+    found.replayed = read.records.saturating_sub(passed_over.len() as u64);
+    let trouble = read.trouble.into_iter().chain(passed_over);
+    found.trouble.extend(trouble.inspect(|what| tracing::warn!("{what}")));
     // Partitions may be further than a log whose end was lost.
-    engine.skip_to(newest.max(replayed.last));
+    engine.skip_to(newest.max(read.last));
     found.series = engine.kept();
-    found.replayed = replayed.records;
-    found.trouble.extend(replayed.trouble);
     found.took = started.elapsed();
     Ok((engine, found))
 }

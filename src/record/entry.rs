@@ -28,6 +28,17 @@ pub struct Entry {
     pub sum: u64,
 }
 
+/// A record as a log has it, whole by its checksum and not read yet.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Its place in the order.
+    pub sequence: u64,
+    /// What kind of record it is.
+    pub kind: u8,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
 /// A record as it was kept.
 #[derive(Clone, Debug)]
 pub enum Logged {

@@ -4,7 +4,7 @@ use super::direct::DirectReader;
 use super::head::{HEAD, Head};
 use super::segment::{FRAME, Frame, SEGMENT};
 use super::{StateError, aside, numbered, set_aside};
-use crate::record::Logged;
+use crate::record::{Kept, Logged};
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -66,7 +66,7 @@ pub struct SegmentInfo {
 /// What came of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed {
-    /// Records given.
+    /// Records given to be applied.
     pub records: u64,
     /// The last record there was, given or not.
     pub last: u64,
@@ -207,17 +207,15 @@ fn damaged(file: &mut DirectReader, at: u64, left: u64, what: &str) -> std::io::
 }
 
 /// Gives every record after `after` to `apply`, in order. Torn ends are cut; a segment with damage is
-/// kept beside itself as `.corrupt`, and what is whole in it is read. `limit`: bytes that one body may
-/// decompress to.
+/// kept beside itself as `.corrupt`, and what is whole in it is read.
 ///
 /// # Errors
-/// A file cannot be read or written, is of another version, or `apply` fails.
+/// A file cannot be read or written, or is of another version.
 pub fn replay(
     folder: &Path,
     incarnation: u128,
     after: u64,
-    limit: usize,
-    mut apply: impl FnMut(u64, Logged) -> Result<(), String>,
+    mut apply: impl FnMut(Kept),
 ) -> Result<Replayed, StateError> {
     let mut replayed = Replayed { last: after, ..Replayed::default() };
     let segments = numbered(folder, "log")?;
@@ -245,13 +243,8 @@ pub fn replay(
                 ));
             }
             replayed.last = frame.sequence;
-            match Logged::read(frame.kind, payload, limit) {
-                Ok(logged) => match apply(frame.sequence, logged) {
-                    Ok(()) => replayed.records += 1,
-                    Err(why) => trouble.push(format!("record {} was passed over: {why}", frame.sequence)),
-                },
-                Err(why) => trouble.push(format!("record {} was passed over: {why}", frame.sequence)),
-            }
+            replayed.records += 1;
+            apply(Kept { sequence: frame.sequence, kind: frame.kind, payload });
             Ok(())
         })?;
         replayed.trouble.append(&mut trouble);

@@ -2,7 +2,7 @@
 
 use super::super::{End, Replayed, replay, segments};
 use super::*;
-use crate::record::{Logged, Record};
+use crate::record::{Kept, Logged, Record};
 use crate::time::Millis;
 use tempfile::TempDir;
 
@@ -30,11 +30,11 @@ fn write(log: &Log, sequences: std::ops::RangeInclusive<u64>) {
 
 fn read(place: &TempDir, after: u64) -> (Vec<u64>, Replayed) {
     let mut found = Vec::new();
-    let replayed = replay(place.path(), US, after, LIMIT, |sequence, logged| {
-        let Logged::Record(Record::Tick { to, .. }) = logged else { return Err("no tick".into()) };
+    let replayed = replay(place.path(), US, after, |Kept { sequence, kind, payload }| {
+        let logged = Logged::read(kind, payload, LIMIT).expect("readable");
+        let Logged::Record(Record::Tick { to, .. }) = logged else { panic!("no tick: {logged:?}") };
         assert_eq!(to, Millis(sequence as i64));
         found.push(sequence);
-        Ok(())
     });
     (found, replayed.expect("reads"))
 }
