@@ -148,7 +148,7 @@ fn steps(c: &mut Criterion) {
                 batch.series.iter().map(|series| series.alias).collect()
             })
             .collect();
-        cache.learn(keys.iter().flatten().map(|key| Alias { key: *key, known: Known::Unmatched(1) }));
+        cache.learn(1, keys.iter().flatten().map(|key| Alias { key: *key, known: Known::Unmatched(1) }));
         let mut known = Vec::new();
         group.bench_function("look up", |b| {
             b.iter(|| {

@@ -232,7 +232,7 @@ impl Engine {
     }
 
     /// Time that applying all records so far would take, were it done again: threads share the decoding then,
-    /// and lanes work beside them on the same cores. By the CPU time that it has taken.
+    /// and lanes work beside them on the same cores. By the CPU time that it has taken; decompressing is not in it.
     pub fn worked(&self) -> Duration {
         let decoding = self.preparing.load(Ordering::Relaxed) / replay::threads() as u64;
         Duration::from_nanos(decoding + self.lanes.busy())
@@ -322,10 +322,12 @@ impl Engine {
         let Context { generation, rules, .. } = context;
         let identifier = &self.shared.identifier;
         let prepared = identifier.prepare(&mut work, body.version, &body.bytes, *generation, rules);
-        let took = effort::so_far().saturating_sub(started);
-        self.preparing.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
         match prepared {
-            Ok(()) => Ok(work),
+            Ok(()) => {
+                let took = effort::so_far().saturating_sub(started);
+                self.preparing.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+                Ok(work)
+            }
             Err(error) => {
                 self.keep(work);
                 Err(error)
@@ -426,12 +428,13 @@ impl Engine {
         aliases.set_capacity(rules.limits.max_aliases);
         self.order.lock().sharing |= rules.shares();
         self.fold(place, |context| {
-            if context.rules.identity != rules.identity || context.rules.limits.labels != rules.limits.labels
-            {
-                aliases.clear();
+            let same = context.rules.identity == rules.identity
+                && context.rules.limits.labels == rules.limits.labels;
+            context.generation += 1;
+            if !same {
+                aliases.clear(context.generation);
             }
             self.shared.identifier.unmatched.lock().clear();
-            context.generation += 1;
             context.rules = rules;
         })
     }

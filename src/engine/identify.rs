@@ -169,7 +169,7 @@ impl Identifier {
                 self.series(work, &batch, at, body, rules, known);
             }
             work.known = known;
-            self.aliases.learn(work.learnt.drain(..));
+            self.aliases.learn(generation, work.learnt.drain(..));
             for entry in &batch.metadata {
                 if let Ok(family) = std::str::from_utf8(entry.family.of(body)) {
                     work.families.push((family.to_string(), entry.kind));

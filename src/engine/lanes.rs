@@ -276,7 +276,7 @@ impl Shipped {
         let slots = usize::from(turn) + self.step.work.of(number).len() / samples;
         sweep(&mut partition, context, slots, shared);
         drop(partition);
-        shared.identifier.aliases.learn(effects.aliases.drain(..));
+        shared.identifier.aliases.learn(self.step.work.generation, effects.aliases.drain(..));
         tally.join(&effects.tally);
         if effects.outputs.is_empty() {
             return;

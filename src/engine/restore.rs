@@ -183,8 +183,8 @@ impl Engine {
         image(&*self.shared.identifier.sources.lock())
     }
 
-    /// A number that is the same for engines that have learnt the same of the same series, however they
-    /// came by it.
+    /// A number that is the same for engines that have learnt the same of the same series, however they came by
+    /// it, where source groups were first met in the same order.
     pub fn digest(&self) -> u64 {
         let digests = (0..PARTITIONS).map(|number| {
             self.shared.partitions.get(&(number as u8)).map_or(0, |partition| partition.digest())

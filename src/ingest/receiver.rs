@@ -235,7 +235,7 @@ impl Receiver {
         if body.len() > limits.compressed {
             return Outcome::too_large(body.len() as u64, limits.compressed);
         }
-        let size = declared_size(&body).unwrap_or(limits.decompressed as u64);
+        let size = frame::declared_size(&body).unwrap_or(limits.decompressed as u64);
         if size > limits.decompressed as u64 {
             let limit = limits.decompressed as u64;
             return Refused::Wire(WireError::TooLarge { got: size, limit }).into();
@@ -341,14 +341,5 @@ impl Inner {
             self.metrics.elections.fetch_add(1, Ordering::Relaxed);
         }
         result.map(|()| self.ha.follows(cluster, replica).then_some(cluster))
-    }
-}
-
-/// The decompressed size a body declares; `None` where it declares none or is broken. Like
-/// [`frame::decompress`] it believes the first bytes more than the header.
-fn declared_size(body: &[u8]) -> Option<u64> {
-    match body {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::zstd_safe::get_frame_content_size(body).ok().flatten(),
-        _ => snap::raw::decompress_len(body).ok().map(|len| len as u64),
     }
 }

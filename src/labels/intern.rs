@@ -6,6 +6,7 @@
 use super::{NAME, Pair};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
+use std::cell::OnceCell;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -83,7 +84,8 @@ impl std::fmt::Display for Labels {
 #[derive(Debug)]
 pub struct Known {
     pair: Arc<Pair>,
-    lasting: Option<&'static Pair>,
+    /// What it is where it comes first.
+    lasting: OnceCell<Option<&'static Pair>>,
 }
 
 const SHARDS: usize = 64;
@@ -239,7 +241,7 @@ impl Interner {
                 for (h, at, name, value) in some {
                     let pair = shard.pair(*h, name, value);
                     if let Some(place) = found.get_mut(*at) {
-                        *place = Some(Known { pair, lasting: lasting(name, value) });
+                        *place = Some(Known { pair, lasting: OnceCell::new() });
                     }
                 }
             }
@@ -250,7 +252,9 @@ impl Interner {
 
     /// A set of pairs of this interner, in canonical order.
     pub fn share(&self, canonical: &[&Known]) -> Labels {
-        let first = canonical.first().and_then(|known| known.lasting);
+        let lasts =
+            |known: &&Known| *known.lasting.get_or_init(|| lasting(known.pair.name(), known.pair.value()));
+        let first = canonical.first().and_then(lasts);
         let rest = canonical.iter().skip(usize::from(first.is_some()));
         Labels { first, rest: self.rest(rest.map(|known| &known.pair)) }
     }

@@ -14,6 +14,8 @@ const RULES: u8 = 2;
 const ELECT: u8 = 3;
 const TICK: u8 = 4;
 const PUBLISHED: u8 = 5;
+/// Bytes before the body in a body's payload: time of receipt, protocol, form.
+const BODY_HEAD: usize = 10;
 
 /// A record ready to be written: a small head, and a body that is shared and not copied.
 #[derive(Clone, Debug)]
@@ -37,6 +39,19 @@ pub struct Kept {
     pub kind: u8,
     /// Its payload.
     pub payload: Bytes,
+}
+
+impl Kept {
+    /// About the bytes that it takes once it is read: for a body what it says that it decompresses to, at most
+    /// `limit`, and `limit` where it does not say.
+    pub fn size(&self, limit: usize) -> usize {
+        let compressed = self.kind == BODY && self.payload.get(BODY_HEAD - 1) != Some(&0);
+        let body = self.payload.get(BODY_HEAD..).unwrap_or_default();
+        match compressed {
+            true => frame::declared_size(body).map_or(limit, |size| size.min(limit as u64) as usize),
+            false => self.payload.len(),
+        }
+    }
 }
 
 /// A record as it was kept.

@@ -99,11 +99,20 @@ impl Shard {
     }
 }
 
+/// What the lock guards.
+#[derive(Debug)]
+struct Held {
+    shards: Vec<Shard>,
+    /// The first generation of rules whose identities are those in force: what was found under an older one
+    /// may name another series.
+    since: u32,
+}
+
 /// The cache. Safe to use from many threads. It is asked about a whole body at a time: one lock for all,
 /// so that the processor can wait for many places in memory at once.
 #[derive(Debug)]
 pub struct AliasCache {
-    shards: RwLock<Vec<Shard>>,
+    held: RwLock<Held>,
     /// Observed time when the generations last turned because of it, ms.
     turned: AtomicI64,
 }
@@ -127,14 +136,15 @@ impl AliasCache {
     /// A cache of at most about `capacity` entries.
     pub fn new(capacity: usize) -> AliasCache {
         let shards = (0..SHARDS).map(|_| Shard::default()).collect();
-        let cache = AliasCache { shards: RwLock::new(shards), turned: AtomicI64::new(Millis::MIN.0) };
+        let held = RwLock::new(Held { shards, since: 0 });
+        let cache = AliasCache { held, turned: AtomicI64::new(Millis::MIN.0) };
         cache.set_capacity(capacity);
         cache
     }
 
     /// Changes the bound; takes effect as entries come.
     pub fn set_capacity(&self, capacity: usize) {
-        for (at, shard) in self.shards.write().iter_mut().enumerate() {
+        for (at, shard) in self.held.write().shards.iter_mut().enumerate() {
             shard.capacity = (capacity as f64 / 2.0 * share(at)).max(4.0) as usize;
         }
     }
@@ -142,7 +152,9 @@ impl AliasCache {
     /// What label sets are known to be, in their order.
     pub fn look_up(&self, keys: impl Iterator<Item = u128> + Clone, to: &mut Vec<Option<Known>>) {
         let mut kept = Vec::new();
-        let shards = self.shards.read();
+        let held = self.held.read();
+        let Held { shards, since } = &*held;
+        let since = *since;
         // Entries lie anywhere: asked for together, their memory comes at once.
         let near = keys.clone().fold(0, |near, key| near ^ shards[shard(key)].young.near(entry::parts(key)));
         std::hint::black_box(near);
@@ -155,23 +167,24 @@ impl AliasCache {
             });
             found.map(Entry::known)
         }));
-        drop(shards);
-        self.put(kept);
+        drop(held);
+        self.put(kept, |now| now == since);
     }
 
-    /// Remembers what label sets are.
-    pub fn learn(&self, aliases: impl IntoIterator<Item = Alias>) {
-        self.put(aliases.into_iter().map(|alias| Entry::of(&alias)));
+    /// Remembers what label sets are, by the rules of a generation; nothing where what makes an identity has
+    /// changed since.
+    pub fn learn(&self, generation: u32, aliases: impl IntoIterator<Item = Alias>) {
+        self.put(aliases.into_iter().map(|alias| Entry::of(&alias)), |since| generation >= since);
     }
 
-    fn put(&self, entries: impl IntoIterator<Item = Entry>) {
+    fn put(&self, entries: impl IntoIterator<Item = Entry>, holds: impl FnOnce(u32) -> bool) {
         let mut entries = entries.into_iter().peekable();
         if entries.peek().is_none() {
             return;
         }
-        let mut shards = self.shards.write();
-        for entry in entries {
-            shards[shard(entry.key())].put(entry);
+        let mut held = self.held.write();
+        if holds(held.since) {
+            entries.for_each(|entry| held.shards[shard(entry.key())].put(entry));
         }
     }
 
@@ -185,20 +198,22 @@ impl AliasCache {
         }
         self.turned.store(now.0, Ordering::Relaxed);
         if !first {
-            self.shards.write().iter_mut().for_each(Shard::turn);
+            self.held.write().shards.iter_mut().for_each(Shard::turn);
         }
     }
 
-    /// Forgets everything: after a change of what makes an identity.
-    pub fn clear(&self) {
-        for shard in self.shards.write().iter_mut() {
+    /// Forgets everything: what makes an identity has changed with this generation of rules.
+    pub fn clear(&self, generation: u32) {
+        let mut held = self.held.write();
+        held.since = generation;
+        for shard in &mut held.shards {
             (shard.young, shard.old) = Default::default();
         }
     }
 
     /// Entries.
     pub fn len(&self) -> usize {
-        self.shards.read().iter().map(|shard| shard.young.len() + shard.old.len()).sum()
+        self.held.read().shards.iter().map(|shard| shard.young.len() + shard.old.len()).sum()
     }
 
     /// Whether nothing is remembered.
@@ -208,7 +223,7 @@ impl AliasCache {
 
     /// Bytes of the tables.
     pub fn bytes(&self) -> usize {
-        self.shards.read().iter().map(|s| s.young.bytes() + s.old.bytes()).sum()
+        self.held.read().shards.iter().map(|s| s.young.bytes() + s.old.bytes()).sum()
     }
 }
 
@@ -228,7 +243,7 @@ mod tests {
         let mut at = 0;
         let cache = AliasCache::new(1 << 20);
         for series in [70_000u64, 90_000, 110_000, 130_000, 150_000] {
-            cache.learn((at..series).map(|i| Alias { key: key(i), known: Known::Own }));
+            cache.learn(0, (at..series).map(|i| Alias { key: key(i), known: Known::Own }));
             at = series;
             let each = cache.bytes() as f64 / series as f64;
             assert!((42.0..48.0).contains(&each), "{each} bytes an alias of {series}");
@@ -245,12 +260,13 @@ mod tests {
             known[0]
         };
         for i in 0..100_000 {
-            cache.learn([Alias { key: key(i), known: Known::Unmatched(i as u32) }]);
+            cache.learn(0, [Alias { key: key(i), known: Known::Unmatched(i as u32) }]);
             assert_eq!(get(key(0)), Some(Known::Unmatched(0)), "the one in use stays (at {i})");
         }
         assert!(cache.len() <= SHARDS * 2 * 8, "{}", cache.len());
         assert_eq!(get(key(1)), None);
-        cache.clear();
+        cache.clear(1);
+        cache.learn(0, [Alias { key: key(1), known: Known::Own }]);
         assert!(cache.is_empty());
     }
 
@@ -273,7 +289,7 @@ mod tests {
                 .map(|(i, _)| Alias { key: key(i), known: Known::Unmatched(i as u32) })
                 .collect();
             assert_eq!(new.len() as u64, if minute == 0 { used } else { 100 }, "those in use stay");
-            cache.learn(new);
+            cache.learn(0, new);
             cache.age(Millis(minute as i64 * 60_000), span);
             if minute >= 60 {
                 bytes.push(cache.bytes());
@@ -282,7 +298,7 @@ mod tests {
         }
         let (least, most) = (bytes.iter().min(), bytes.iter().max());
         let first = AliasCache::new(1 << 20);
-        first.learn((0..used + 6_000).map(|i| Alias { key: key(i), known: Known::Own }));
+        first.learn(0, (0..used + 6_000).map(|i| Alias { key: key(i), known: Known::Own }));
         assert!(most.is_some_and(|most| *most <= 2 * first.bytes()), "{least:?} to {most:?}");
     }
 }

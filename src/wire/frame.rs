@@ -80,6 +80,15 @@ fn zstd(body: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), WireError> {
     Ok(())
 }
 
+/// The decompressed size a body declares; `None` where it declares none or is broken. Like [`decompress`] it
+/// believes the first bytes more than what the body is said to be.
+pub fn declared_size(body: &[u8]) -> Option<u64> {
+    match body.starts_with(&ZSTD_MAGIC) {
+        true => zstd::zstd_safe::get_frame_content_size(body).ok().flatten(),
+        false => snap::raw::decompress_len(body).ok().map(|len| len as u64),
+    }
+}
+
 /// Compresses `body` as one snappy block.
 ///
 /// # Errors
