@@ -102,13 +102,12 @@ struct Shard {
 }
 
 impl Shard {
-    fn has(&self, hash: u64, name: &str, value: &str) -> bool {
-        self.pairs.find(hash, |have| have.name() == name && have.value() == value).is_some()
+    fn find(&self, hash: u64, name: &str, value: &str) -> Option<&Arc<Pair>> {
+        self.pairs.find(hash, |have| have.name() == name && have.value() == value)
     }
 
     fn pair(&mut self, hash: u64, name: &str, value: &str) -> Arc<Pair> {
-        let same = |have: &Arc<Pair>| have.name() == name && have.value() == value;
-        if let Some(have) = self.pairs.find(hash, same) {
+        if let Some(have) = self.find(hash, name, value) {
             return have.clone();
         }
         let fresh = Arc::new(Pair::new(name, value));
@@ -217,7 +216,7 @@ impl Interner {
     }
 
     /// The shared form of one label.
-    pub fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
+    fn pair(&self, name: &str, value: &str) -> Arc<Pair> {
         let h = hash(name, value);
         self.shards[shard_of(h)].lock().pair(h, name, value)
     }
@@ -236,7 +235,7 @@ impl Interner {
             let mut shard = self.shards[shard_of(*h)].lock();
             for some in of_one.chunks(TOGETHER) {
                 // What counts is that it is read: counting who uses a pair waits for all reads before it.
-                let near = some.iter().filter(|(h, _, name, value)| shard.has(*h, name, value));
+                let near = some.iter().filter_map(|(h, _, name, value)| shard.find(*h, name, value));
                 black_box(near.count());
                 for (h, at, name, value) in some {
                     let pair = shard.pair(*h, name, value);

@@ -315,8 +315,8 @@ pub fn segments(folder: &Path) -> Result<Vec<SegmentInfo>, StateError> {
     numbered(folder, "log")?.iter().map(|(_, path)| walk(path, |_, _| Ok(()))).collect()
 }
 
-/// As [`segments`], and each record is read in full and shown to `check`; `limit`: bytes that one body may decompress to.
-/// Complaints by file.
+/// As [`segments`], and each record is read in full and shown to `check`; `limit`: bytes that one body may
+/// decompress to. Complaints by file.
 ///
 /// # Errors
 /// As [`segments`].
